@@ -1,0 +1,14 @@
+# Every target sets up what it needs; nothing else has to be run first.
+.POSIX:
+PYTHON ?= python3
+BIN = .venv/bin
+
+.PHONY: env demo test check lock faults bench clean
+
+env: .venv/.installed
+.venv/.installed: requirements/dev.txt pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Assay needs Python 3.11 or newer; set PYTHON=")'
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps --only-binary :all: -r requirements/dev.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
