@@ -1,0 +1,238 @@
+"""The rules by which an entry may enter a log.
+
+Pure functions, so that the log that admits and the auditor that re-checks share them. State and collateral
+are passed in; nothing is looked up here. Every rule returns :class:`Admitted` or raises; none returns "no".
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import assert_never
+
+from assay.attest import claims, dsse, entry, p256, receipt, statement
+from assay.attest.entry import Appraisal, Attestation, EnclaveSubmission, ReceiptEntry, Registration
+from assay.attest.quote.collateral import Collateral
+from assay.attest.quote.verify import TrustedRoot, VerifiedQuote, verify_sgx_quote
+from assay.attest.statement import Predicate, Provenance, Rebuild, Release, Statement
+from assay.tlog import merkle
+from assay.tlog.errors import UntrustedError
+from assay.tlog.merkle import Hash
+
+Term = tuple[str, str]
+"""An index term: a name such as ``mrenclave`` and its value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """An entry that the rules let in.
+
+    Attributes:
+        leaf: the exact bytes to log.
+        identity: 32 bytes; two entries of one identity are the same entry.
+        kind: the leaf's kind.
+        terms: what the entry is found by.
+        blobs: evidence to keep beside the log, addressed by SHA-256.
+    """
+
+    leaf: bytes
+    identity: bytes
+    kind: str
+    terms: tuple[Term, ...]
+    blobs: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Publishers:
+    """Who may publish for one product: ``threshold`` of ``signers`` (hex signer ids) must sign."""
+
+    threshold: int
+    signers: frozenset[str]
+
+    def __post_init__(self) -> None:
+        """A threshold of 0, or one that cannot be met, is a mistake in a policy.
+
+        Raises:
+            ValueError: that.
+        """
+        if not 1 <= self.threshold <= len(self.signers):
+            raise ValueError(f"a threshold of {self.threshold} of {len(self.signers)} keys")
+
+
+def admit_attestation(attestation: Attestation, *, publishers: Mapping[str, Publishers] | None) -> Admitted:
+    """Admit a statement whose every signature verifies.
+
+    Args:
+        attestation: the parsed entry.
+        publishers: product -> who may publish its releases; None admits any signer, as a public log does.
+
+    Raises:
+        MalformedError: an unknown or malformed predicate.
+        UntrustedError: a bad signature, or signers that may not publish for the product (code ``publisher``).
+    """
+    verified = verify_attestation(attestation)
+    signers = [p256.signer_id(der) for der in attestation.verifiers]
+    if isinstance(verified.predicate, Release) and publishers is not None:
+        verify_publishers(verified.predicate.product, signers, publishers)
+    leaf = entry.format_entry(attestation)
+    terms = [("kind", "attestation"), ("predicate", statement.predicate_type(verified.predicate))]
+    terms += [("signer", signer) for signer in signers]
+    terms += _subject_terms(verified) + _predicate_terms(verified.predicate)
+    return Admitted(leaf, merkle.leaf_hash(leaf), "attestation", tuple(dict.fromkeys(terms)))
+
+
+def verify_attestation(attestation: Attestation) -> Statement:
+    """Verify every signature and parse the statement.
+
+    Raises:
+        MalformedError: a malformed statement.
+        UntrustedError: a bad signature or another payload type.
+    """
+    payload = dsse.verify(
+        attestation.envelope, verifiers=attestation.verifiers, payload_type=statement.PAYLOAD_TYPE
+    )
+    return statement.parse_statement(payload)
+
+
+def verify_publishers(
+    product: str, signers: list[str], publishers: Mapping[str, Publishers]
+) -> frozenset[str]:
+    """Check that enough of a product's publishers signed, and return which did.
+
+    Raises:
+        UntrustedError: the product is not listed, or too few of its keys signed (code ``publisher``).
+    """
+    if product not in publishers:
+        raise UntrustedError(f"nobody is listed as publisher of {product!r}", code="publisher")
+    rule = publishers[product]
+    signed = rule.signers.intersection(signers)
+    if len(signed) < rule.threshold:
+        raise UntrustedError(
+            f"{len(signed)} of {product!r}'s publishers signed, {rule.threshold} must", code="publisher"
+        )
+    return signed
+
+
+def verify_evidence(
+    evidence: claims.Evidence, *, collateral: Collateral, root: TrustedRoot, now_s: int
+) -> VerifiedQuote:
+    """Verify an enclave's evidence: the quote under one root, then possession, then the binding of the claims.
+
+    Raises:
+        MalformedError, StaleError, UntrustedError: with the code of the check that failed.
+    """
+    quote = verify_sgx_quote(evidence.quote, collateral, root=root, now_s=now_s)
+    claims.verify_possession(evidence)
+    claims.verify_binding(evidence, quoted_report_data=quote.report_data)
+    return quote
+
+
+def admit_enclave(
+    submission: EnclaveSubmission, *, origin: str, collateral: Collateral, root: TrustedRoot, now_ms: int
+) -> Admitted:
+    """Judge an enclave's evidence and admit it with the appraisal attached.
+
+    An MRENCLAVE that nobody published is admitted too: the log records what runs, a policy judges it.
+
+    Args:
+        submission: evidence without appraisal.
+        origin: of this log; evidence that names another log is not for us.
+        collateral: fetched by the log itself, never taken from the submitter.
+        root: an admitted root.
+        now_ms: the log's clock, Unix ms.
+
+    Raises:
+        MalformedError, StaleError, UntrustedError: the quote, possession or binding does not verify, or the
+            claims name another log (code ``other-log``).
+    """
+    evidence = submission.evidence
+    if evidence.claims.log_origin != origin:
+        raise UntrustedError("the enclave's claims name another log", code="other-log")
+    quote = verify_evidence(evidence, collateral=collateral, root=root, now_s=now_ms // 1000)
+    appraisal = Appraisal(
+        collateral={"dcap": collateral.collateral_id},
+        root=root.name,
+        platform=quote.platform,
+        tcb_status=quote.tcb_status,
+        advisories=tuple(sorted(set(quote.advisories))),
+        appraised_at_ms=now_ms,
+    )
+    leaf = entry.format_entry(Registration(evidence, appraisal))
+    terms = (
+        ("kind", "enclave"),
+        ("enclave", p256.signer_id(evidence.public_key)),
+        ("boot", evidence.claims.boot_id.hex()),
+        ("mrenclave", quote.mr_enclave.hex()),
+        ("mrsigner", quote.mr_signer.hex()),
+        ("platform", quote.platform),
+    )
+    return Admitted(leaf, enclave_identity(evidence, quote), "enclave", terms, (collateral.canonical,))
+
+
+def enclave_identity(evidence: claims.Evidence, quote: VerifiedQuote) -> bytes:
+    """SHA-256(evidence id ‖ digest of the claims).
+
+    The same evidence under another spelling of its signature, or with other certificate text around it, is the
+    same registration.
+    """
+    return hashlib.sha256(quote.evidence_id + evidence.claims.digest()).digest()
+
+
+def admit_receipt(
+    receipt_entry: ReceiptEntry, *, registration: Registration, registration_leaf: Hash
+) -> Admitted:
+    """Admit a receipt signed by the key of a registered boot, in whatever order receipts come.
+
+    Args:
+        receipt_entry: the parsed entry.
+        registration: the ``enclave`` entry that the receipt names.
+        registration_leaf: that entry's leaf hash.
+
+    Raises:
+        UntrustedError: another boot or registration (code ``registration``), or a bad signature.
+    """
+    signed = receipt_entry.signed
+    verified = receipt.verify_receipt(signed, public_key=registration.evidence.public_key)
+    if verified.registration != registration_leaf or verified.boot_id != registration.evidence.claims.boot_id:
+        raise UntrustedError(
+            "the receipt is not of the boot that it names as its registration", code="registration"
+        )
+    terms = (
+        ("kind", "receipt"),
+        ("enclave", verified.enclave_id.hex()),
+        ("boot", verified.boot_id.hex()),
+        ("sequence", f"{verified.enclave_id.hex()}/{verified.boot_id.hex()}/{verified.sequence}"),
+        ("registration", verified.registration.hex()),
+    )
+    return Admitted(entry.format_entry(receipt_entry), signed.id, "receipt", terms)
+
+
+def _subject_terms(verified: Statement) -> list[Term]:
+    terms = []
+    for subject in verified.subjects:
+        if "sgxMrEnclave" in subject.digest:
+            terms.append(("mrenclave", subject.digest["sgxMrEnclave"].hex()))
+        if "sha256" in subject.digest:
+            terms.append(("sha256", subject.digest["sha256"].hex()))
+    return terms
+
+
+def _predicate_terms(predicate: Predicate) -> list[Term]:
+    match predicate:
+        case Release():
+            signer = [] if predicate.mr_signer is None else [("mrsigner", predicate.mr_signer.hex())]
+            return [
+                ("product", predicate.product),
+                ("release", f"{predicate.product}@{predicate.release}"),
+                *signer,
+            ]
+        case Rebuild():
+            return [
+                ("product", predicate.product),
+                ("release", f"{predicate.product}@{predicate.release}"),
+                ("subject", predicate.release_leaf.hex()),
+                ("verdict", str(predicate.verdict)),
+            ]
+        case Provenance():
+            return []
+        case _:
+            assert_never(predicate)

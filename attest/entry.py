@@ -1,0 +1,205 @@
+"""The log entry: what a leaf is.
+
+A leaf is RFC 8785 JSON ``{"apiVersion", "kind", "spec"}`` of at most 65,535 bytes. Three kinds are our
+own; each has one typed form here, and ``parse_entry(entry.leaf())`` gives it back. Parsing believes
+nothing: the rules of ``admission`` do the judging.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import assert_never
+
+from assay.attest import claims, dsse, jcs, receipt
+from assay.attest.claims import Evidence
+from assay.attest.dsse import Envelope
+from assay.attest.receipt import SignedReceipt
+from assay.tlog import merkle, strict
+from assay.tlog.errors import MalformedError
+from assay.tlog.merkle import Hash
+
+MAX_LEAF_SIZE = 65_535
+API_VERSION = "0.1.0"
+KINDS = ("attestation", "enclave", "receipt")
+MAX_VERIFIER_SIZE = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Attestation:
+    """A DSSE envelope around an in-toto statement, and the keys (SPKI DER) that its signatures are by."""
+
+    envelope: Envelope
+    verifiers: tuple[bytes, ...]
+
+    def spec(self) -> jcs.Json:
+        """``{"envelope", "verifiers": [{"publicKey": {"rawBytes": base64}}]}``."""
+        return {
+            "envelope": self.envelope.to_json(),
+            "verifiers": [{"publicKey": {"rawBytes": strict.base64_text(der)}} for der in self.verifiers],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Appraisal:
+    """What the log found when it judged an enclave's quote; added by the log, never by the submitter.
+
+    Attributes:
+        collateral: name -> SHA-256 of the evidence the quote was judged with, kept beside the log.
+        root: the admitted root's name; ``platform`` (intel, simulated, custom) derives from the root itself.
+        tcb_status: as Intel names it; ``advisories`` apply to it, sorted.
+        appraised_at_ms: the log's clock.
+    """
+
+    collateral: Mapping[str, bytes]
+    root: str
+    platform: str
+    tcb_status: str
+    advisories: tuple[str, ...]
+    appraised_at_ms: int
+
+    def to_json(self) -> jcs.Json:
+        """The ``appraisal`` member."""
+        return {
+            "advisories": list(self.advisories),
+            "appraised_at": self.appraised_at_ms,
+            "collateral": {name: digest.hex() for name, digest in self.collateral.items()},
+            "platform": self.platform,
+            "root": self.root,
+            "tcb_status": self.tcb_status,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class EnclaveSubmission:
+    """An enclave's registration as it is submitted: evidence that the log has yet to appraise."""
+
+    evidence: Evidence
+
+    def spec(self) -> jcs.Json:
+        """``{"evidence"}``."""
+        return {"evidence": self.evidence.to_json()}
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """An enclave's registration as it is logged."""
+
+    evidence: Evidence
+    appraisal: Appraisal
+
+    def spec(self) -> jcs.Json:
+        """``{"appraisal", "evidence"}``."""
+        return {"appraisal": self.appraisal.to_json(), "evidence": self.evidence.to_json()}
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiptEntry:
+    """A receipt as COSE_Sign1."""
+
+    signed: SignedReceipt
+
+    def spec(self) -> jcs.Json:
+        """``{"cose": base64}``."""
+        return {"cose": strict.base64_text(self.signed.cose)}
+
+
+Entry = Attestation | EnclaveSubmission | Registration | ReceiptEntry
+
+
+def kind_of(entry: Entry) -> str:
+    """The ``kind`` member."""
+    match entry:
+        case Attestation():
+            return "attestation"
+        case EnclaveSubmission() | Registration():
+            return "enclave"
+        case ReceiptEntry():
+            return "receipt"
+        case _:
+            assert_never(entry)
+
+
+def format_entry(entry: Entry) -> bytes:
+    """The canonical bytes: of the leaf, or for a submission of the request's body.
+
+    Raises:
+        MalformedError: longer than a leaf may be (code ``too-large``).
+    """
+    data = jcs.canonical({"apiVersion": API_VERSION, "kind": kind_of(entry), "spec": entry.spec()})
+    if len(data) > MAX_LEAF_SIZE:
+        raise MalformedError(f"entry: {len(data)} bytes are more than {MAX_LEAF_SIZE}", code="too-large")
+    return data
+
+
+def parse_entry(data: bytes) -> Entry:
+    """Parse a leaf, or a submission, of one of our own kinds.
+
+    Raises:
+        MalformedError: too large, not canonical, an unknown kind (code ``unknown-kind``) or version, or a spec
+            that is not the kind's.
+    """
+    value = jcs.parse_canonical(data, what="entry", max_bytes=MAX_LEAF_SIZE)
+    fields = jcs.Fields(value, what="entry", required=("apiVersion", "kind", "spec"))
+    kind = fields.text("kind")
+    if kind not in KINDS:
+        raise MalformedError(f"entry.kind: {strict.shown(kind)} is not known", code="unknown-kind")
+    if fields.text("apiVersion") != API_VERSION:
+        raise MalformedError(f"entry.apiVersion: only {API_VERSION} is known", code="unknown-version")
+    spec = fields.value("spec")
+    match kind:
+        case "attestation":
+            return _parse_attestation(spec)
+        case "enclave":
+            return _parse_enclave(spec)
+        case _:
+            return _parse_receipt(spec)
+
+
+def leaf_hash_of(entry: Entry) -> Hash:
+    """The RFC 6962 hash of the entry's leaf."""
+    return merkle.leaf_hash(format_entry(entry))
+
+
+def _parse_attestation(spec: jcs.Json) -> Attestation:
+    fields = jcs.Fields(spec, what="attestation", required=("envelope", "verifiers"))
+    envelope = dsse.parse_envelope(fields.value("envelope"), what=fields.name("envelope"))
+    verifiers = fields.array("verifiers", max_items=dsse.MAX_SIGNATURES)
+    return Attestation(envelope, tuple(_parse_verifier(item) for item in verifiers))
+
+
+def _parse_verifier(value: jcs.Json) -> bytes:
+    verifier = jcs.Fields(value, what="attestation.verifiers", required=("publicKey",))
+    return verifier.fields("publicKey", required=("rawBytes",)).base64(
+        "rawBytes", max_length=MAX_VERIFIER_SIZE
+    )
+
+
+def _parse_enclave(spec: jcs.Json) -> EnclaveSubmission | Registration:
+    fields = jcs.Fields(spec, what="enclave", required=("evidence",), optional=("appraisal",))
+    evidence = claims.parse_evidence(fields.value("evidence"), what=fields.name("evidence"))
+    if not fields.has("appraisal"):
+        return EnclaveSubmission(evidence)
+    return Registration(evidence, _parse_appraisal(fields))
+
+
+def _parse_appraisal(enclave: jcs.Fields) -> Appraisal:
+    fields = enclave.fields(
+        "appraisal",
+        required=("advisories", "appraised_at", "collateral", "platform", "root", "tcb_status"),
+    )
+    collateral = fields.fields("collateral", required=("dcap",))
+    advisories = fields.array("advisories", max_items=64)
+    if any(not isinstance(item, str) for item in advisories) or sorted(set(advisories)) != advisories:
+        raise MalformedError(f"{fields.name('advisories')}: not sorted names")
+    return Appraisal(
+        collateral={"dcap": collateral.hex("dcap", length=32)},
+        root=fields.text("root", max_length=64),
+        platform=fields.text("platform", max_length=16),
+        tcb_status=fields.text("tcb_status", max_length=64),
+        advisories=tuple(advisories),
+        appraised_at_ms=fields.integer("appraised_at"),
+    )
+
+
+def _parse_receipt(spec: jcs.Json) -> ReceiptEntry:
+    fields = jcs.Fields(spec, what="receipt", required=("cose",))
+    return ReceiptEntry(receipt.parse_receipt(fields.base64("cose", max_length=receipt.MAX_RECEIPT_SIZE)))
