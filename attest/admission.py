@@ -11,8 +11,9 @@ from typing import assert_never
 
 from assay.attest import claims, dsse, entry, p256, receipt, statement
 from assay.attest.entry import Appraisal, Attestation, EnclaveSubmission, ReceiptEntry, Registration
-from assay.attest.quote.collateral import Collateral
-from assay.attest.quote.verify import TrustedRoot, VerifiedQuote, verify_sgx_quote
+from assay.attest.quote.collateral import Collateral, format_collateral
+from assay.attest.quote.verify import VerifiedQuote, verify_sgx_quote
+from assay.attest.roots import TrustedRoot
 from assay.attest.statement import Predicate, Provenance, Rebuild, Release, Statement
 from assay.tlog import merkle
 from assay.tlog.errors import UntrustedError
@@ -149,7 +150,7 @@ def admit_enclave(
         raise UntrustedError("the enclave's claims name another log", code="other-log")
     quote = verify_evidence(evidence, collateral=collateral, root=root, now_s=now_ms // 1000)
     appraisal = Appraisal(
-        collateral={"dcap": collateral.collateral_id},
+        collateral={"dcap": bytes.fromhex(collateral.collateral_id)},
         root=root.name,
         platform=quote.platform,
         tcb_status=quote.tcb_status,
@@ -165,7 +166,9 @@ def admit_enclave(
         ("mrsigner", quote.mr_signer.hex()),
         ("platform", quote.platform),
     )
-    return Admitted(leaf, enclave_identity(evidence, quote), "enclave", terms, (collateral.canonical,))
+    return Admitted(
+        leaf, enclave_identity(evidence, quote), "enclave", terms, (format_collateral(collateral),)
+    )
 
 
 def enclave_identity(evidence: claims.Evidence, quote: VerifiedQuote) -> bytes:
@@ -174,7 +177,7 @@ def enclave_identity(evidence: claims.Evidence, quote: VerifiedQuote) -> bytes:
     The same evidence under another spelling of its signature, or with other certificate text around it, is the
     same registration.
     """
-    return hashlib.sha256(quote.evidence_id + evidence.claims.digest()).digest()
+    return hashlib.sha256(bytes.fromhex(quote.evidence_id) + evidence.claims.digest()).digest()
 
 
 def admit_receipt(
