@@ -1,9 +1,8 @@
 # Every target sets up what it needs; nothing else has to be run first.
-.POSIX:
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: env demo test check lock faults bench clean
+.PHONY: env demo test check clean
 
 env: .venv/.installed
 .venv/.installed: requirements/dev.txt pyproject.toml
@@ -12,3 +11,18 @@ env: .venv/.installed
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps --only-binary :all: -r requirements/dev.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
+
+demo: env
+	$(BIN)/assay demo --dir demo $(if $(KEEP),--keep)
+
+test: env
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests
+
+check: env
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf .venv dist demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

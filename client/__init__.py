@@ -1,0 +1,1 @@
+"""What a relying party installs: trust policy, verifier, the host's side of the channel, keys."""

@@ -1,0 +1,1 @@
+"""The only network code below the shells: bounded HTTP, a tile source, providers of collateral."""

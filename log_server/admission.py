@@ -1,0 +1,130 @@
+"""Which entries this log admits: the rules of ``attest``, wired to this log's roots, publishers and state."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, assert_never
+
+from assay.attest import admission, entry
+from assay.attest.admission import Admitted, Publishers
+from assay.attest.entry import Attestation, EnclaveSubmission, ReceiptEntry, Registration
+from assay.attest.quote import pck, sgx
+from assay.attest.roots import TrustedRoot
+from assay.fetch.collateral import CollateralProvider
+from assay.tlog import merkle
+from assay.tlog.errors import MalformedError, UnavailableError, UntrustedError
+
+_OTHER_ROOT = frozenset({"wrong-root", "untrusted-chain"})
+"""Codes of the quote verifier that mean: perhaps another root vouches for this quote."""
+
+
+class State(Protocol):
+    """What the rules must know of the entries already in the log."""
+
+    def find_terms(self, terms: Mapping[str, str]) -> Sequence[int]:
+        """The indices of entries that have all these index terms, ascending."""
+        ...
+
+    def entry(self, index: int) -> bytes:
+        """The leaf at an index."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class AdmittedRoot:
+    """A root under which this log accepts quotes, and where it gets collateral for them."""
+
+    root: TrustedRoot
+    provider: CollateralProvider
+
+
+class Admission:
+    """The rules of one log.
+
+    Args:
+        origin: this log's; evidence that names another log is refused.
+        kinds: the kinds that the operator admits.
+        roots: for the quotes of ``enclave`` entries; with none, no enclave can register.
+        publishers: product -> who may publish for it; None admits any signer.
+        state: the entries already in.
+    """
+
+    def __init__(
+        self,
+        *,
+        origin: str,
+        kinds: frozenset[str],
+        roots: Sequence[AdmittedRoot],
+        publishers: Mapping[str, Publishers] | None,
+        state: State,
+    ) -> None:
+        self._origin = origin
+        self._kinds = kinds
+        self._roots = roots
+        self._publishers = publishers
+        self._state = state
+
+    def admit(self, data: bytes, *, now_ms: int) -> Admitted:
+        """Parse and judge one submission; returns what to log.
+
+        Raises:
+            MalformedError: no entry that this log reads.
+            UntrustedError, StaleError: a rule refuses it; the code names the rule.
+            UnavailableError: its collateral cannot be had at the moment.
+        """
+        parsed = entry.parse_entry(data)
+        kind = entry.kind_of(parsed)
+        if kind not in self._kinds:
+            raise UntrustedError(
+                f"this log does not admit entries of kind {kind!r}", code="kind-not-admitted"
+            )
+        match parsed:
+            case Attestation():
+                return admission.admit_attestation(parsed, publishers=self._publishers)
+            case EnclaveSubmission():
+                return self._admit_enclave(parsed, now_ms=now_ms)
+            case ReceiptEntry():
+                return self._admit_receipt(parsed)
+            case Registration():
+                raise MalformedError(
+                    "the appraisal of an enclave is the log's to add", code="appraisal-submitted"
+                )
+            case _:
+                assert_never(parsed)
+
+    def _admit_enclave(self, submission: EnclaveSubmission, *, now_ms: int) -> Admitted:
+        quote = sgx.parse_quote(submission.evidence.quote)
+        fmspc = pck.unverified_pck(quote).extension.fmspc
+        refusal: UntrustedError | UnavailableError = UntrustedError(
+            "this log admits quotes of no root", code="wrong-root"
+        )
+        for admitted in self._roots:
+            try:
+                return admission.admit_enclave(
+                    submission,
+                    origin=self._origin,
+                    collateral=admitted.provider.collateral(fmspc),
+                    root=admitted.root,
+                    now_ms=now_ms,
+                )
+            except UnavailableError as error:
+                refusal = error
+            except UntrustedError as error:
+                if error.code not in _OTHER_ROOT:
+                    raise
+                refusal = error
+        raise refusal
+
+    def _admit_receipt(self, receipt_entry: ReceiptEntry) -> Admitted:
+        claims = receipt_entry.signed.receipt
+        boot = {"kind": "enclave", "enclave": claims.enclave_id.hex(), "boot": claims.boot_id.hex()}
+        for index in self._state.find_terms(boot):
+            leaf = self._state.entry(index)
+            if merkle.leaf_hash(leaf) != claims.registration:
+                continue
+            registration = entry.parse_entry(leaf)
+            if not isinstance(registration, Registration):
+                raise AssertionError(f"entry {index} is indexed as an enclave but is none")
+            return admission.admit_receipt(
+                receipt_entry, registration=registration, registration_leaf=claims.registration
+            )
+        raise UntrustedError("no such boot of this enclave is registered in this log", code="unregistered")
