@@ -41,7 +41,7 @@ class VerifiedQuote:
         evidence_id: hex SHA-256 of the quote's header and body.
         collateral_id: hex SHA-256 of the collateral's canonical bytes.
         valid_from_s: the latest date of issue among all that was used, in Unix seconds.
-        valid_until_s: the earliest date of expiry among it.
+        valid_until_s: the earliest date of expiry among it; from that second on it no longer counts.
     """
 
     platform: Platform
