@@ -119,7 +119,7 @@ def verify_sgx_quote(quote: bytes, collateral: Collateral, *, root: TrustedRoot,
     claims = dcap.appraise(quote, seen, root=root, now_s=now_s)
     _require_tcb_signer(tcb_chain, root, what="TCB info")
     _require_tcb_signer(qe_chain, root, what="QE identity")
-    issued_s = _require_crls_issued(collateral, now_s=now_s)
+    _require_crls_issued(collateral, now_s=now_s)
     _require_platform(parsed, collateral, claims)
     if parsed.body.debug or parsed.signature.qe_report.debug:
         raise UntrustedError("a debug enclave protects nothing", code="debug")
@@ -134,7 +134,7 @@ def verify_sgx_quote(quote: bytes, collateral: Collateral, *, root: TrustedRoot,
         ppid_sha256=hashlib.sha256(claims.ppid).hexdigest(),
         evidence_id=parsed.evidence_id,
         collateral_id=collateral.collateral_id,
-        valid_from_s=max(issued_s, claims.latest_issue_s),
+        valid_from_s=claims.latest_issue_s,
         valid_until_s=claims.earliest_expiration_s,
     )
 
@@ -172,12 +172,10 @@ def _wrong_signer(what: str) -> UntrustedError:
     return UntrustedError(f"{what}: not signed by the root's TCB signer", code="wrong-collateral-signer")
 
 
-def _require_crls_issued(collateral: Collateral, *, now_s: int) -> int:
-    """The later thisUpdate of the two CRLs, in Unix seconds; neither lies after ``now_s``."""
-    issued_s = max(_crl_issued_s(collateral.root_ca_crl), _crl_issued_s(collateral.pck_crl))
-    if issued_s > now_s:
+def _require_crls_issued(collateral: Collateral, *, now_s: int) -> None:
+    """Neither CRL's thisUpdate lies after ``now_s``; the library holds only nextUpdate against the time."""
+    if max(_crl_issued_s(collateral.root_ca_crl), _crl_issued_s(collateral.pck_crl)) > now_s:
         raise StaleError("a CRL was issued after the time of judgement", code="collateral-not-yet-valid")
-    return issued_s
 
 
 def _crl_issued_s(der: bytes) -> int:

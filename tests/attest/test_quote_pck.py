@@ -124,10 +124,50 @@ def test_lengths_and_containers_of_another_form_are_refused(der):
     refused(bytes.fromhex(der))
 
 
+def appended(element: str) -> bytes:
+    body = DER[4:] + bytes.fromhex(element)
+    return b"\x30\x82" + len(body).to_bytes(2, "big") + body
+
+
+def replaced(old: str, new: str) -> bytes:
+    """The extension with one element in another encoding, of a possibly other length."""
+    assert old in DER.hex()
+    body = bytes.fromhex(DER[4:].hex().replace(old, new, 1))
+    return b"\x30\x82" + len(body).to_bytes(2, "big") + body
+
+
 def test_an_element_that_intel_may_add_is_skipped():
-    added = bytes.fromhex("300f060a2a864886f84d010d0108") + bytes.fromhex("010100")
-    body = DER[4:] + added
-    assert pck.parse_pck_extension(b"\x30\x82" + len(body).to_bytes(2, "big") + body) == EXTENSION
+    assert pck.parse_pck_extension(appended("300f060a2a864886f84d010d0108010100")) == EXTENSION
+
+
+def test_an_element_twice_is_refused_even_if_it_says_the_same():
+    refused(appended("300f060a2a864886f84d010d01050a0101"))
+
+
+PCE_ID = "3010060a2a864886f84d010d010304020000"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        pytest.param("308110060a2a864886f84d010d010304020000", id="length in two octets"),
+        pytest.param("30820010060a2a864886f84d010d010304020000", id="length in three octets"),
+        pytest.param("3011060a2a864886f84d010d01030481020000", id="inner length in two octets"),
+        pytest.param("3011060a2a864886f84d010d01030403000000", id="three bytes of PCEID"),
+        pytest.param("300f060a2a864886f84d010d0103040100", id="one byte of PCEID"),
+        pytest.param("3012060a2a864886f84d010d0103040200000500", id="three members"),
+        pytest.param("300c060a2a864886f84d010d0103", id="one member"),
+        pytest.param("", id="absent"),
+    ],
+)
+def test_an_element_in_another_encoding_is_refused(other):
+    assert pck.parse_pck_extension(replaced(PCE_ID, PCE_ID)) == EXTENSION
+    refused(replaced(PCE_ID, other))
+
+
+def test_an_integer_with_a_needless_zero_is_refused():
+    short, long = "300f060a2a864886f84d010d01050a0101", "3010060a2a864886f84d010d01050a020001"
+    refused(replaced(short, long))
 
 
 def test_a_quote_without_a_pem_chain_is_refused():

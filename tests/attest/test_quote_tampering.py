@@ -17,10 +17,11 @@ import pytest
 from assay.attest import p256
 from assay.attest.quote import sgx
 from assay.attest.quote.collateral import Collateral, format_collateral, parse_collateral
+from assay.attest.quote.pck import PckExtension, unverified_pck
 from assay.attest.quote.verify import VerifiedQuote, verify_sgx_quote
 from assay.attest.roots import TrustedRoot
-from assay.attest.simulated import pcs
-from assay.attest.simulated.certificates import revocation_list
+from assay.attest.simulated import certificates, pcs
+from assay.attest.simulated.certificates import Holder, revocation_list
 from assay.attest.simulated.keys import private_key
 from assay.attest.simulated.pcs import Period, QeLevel, TcbLevel
 from assay.attest.simulated.platform import (
@@ -459,3 +460,56 @@ def test_a_qe_level_may_be_revoked():
     with pytest.raises(UntrustedError) as caught:
         verify(given)
     assert caught.value.code == "revoked"
+
+
+def rogue_signer(common_name: str, *, issuer: Holder | None, extension: PckExtension | None = None) -> Holder:
+    """An end-entity certificate under the root that looks like the TCB signer in all but one respect."""
+    kind = certificates._Kind("rogue", common_name, DAY, DAY)
+    return certificates._issue(SEED, kind, epoch_s=T, issuer=issuer or machine().root, extension=extension)
+
+
+def rogue_cases() -> dict[str, tuple[Holder, str]]:
+    extension = unverified_pck(sgx.parse_quote(case().quote)).extension
+    name, root_pem, ca = "SIMULATED SGX TCB Signing", machine().root.pem, machine().ca
+    return {
+        "other name": (rogue_signer("SIMULATED SGX Signing", issuer=None), root_pem),
+        "name continued": (rogue_signer(name + " Test", issuer=None), root_pem),
+        "issued by a CA": (rogue_signer(name, issuer=ca), ca.pem),
+        "issued by a CA, whole chain": (rogue_signer(name, issuer=ca), ca.pem + root_pem),
+        "a PCK certificate": (rogue_signer(name, issuer=None, extension=extension), root_pem),
+        "three certificates": (machine().tcb_signer, root_pem * 2),
+    }
+
+
+@pytest.mark.parametrize("text", ["tcb_info", "qe_identity"])
+@pytest.mark.parametrize("name", sorted(rogue_cases()))
+def test_each_property_of_the_tcb_signer_counts_alone(name, text):
+    signer, rest = rogue_cases()[name]
+    signature = p256.sign(signer.key, getattr(case().collateral, text).encode())
+    parts = {f"{text}_issuer_chain": signer.pem + rest, f"{text}_signature": signature}
+    given = with_parts(case(), **parts)
+    assert library_accepts(given) == "UpToDate"
+    with pytest.raises(UntrustedError) as caught:
+        verify(given)
+    assert caught.value.code == "wrong-collateral-signer"
+
+
+@pytest.mark.parametrize("text", ["tcb_info", "qe_identity"])
+def test_another_tcb_signer_of_the_root_is_accepted(text):
+    """Intel changes this certificate every few years."""
+    signer = rogue_signer("SIMULATED SGX TCB Signing", issuer=None)
+    signature = p256.sign(signer.key, getattr(case().collateral, text).encode())
+    parts = {f"{text}_issuer_chain": signer.pem + machine().root.pem, f"{text}_signature": signature}
+    assert verify(with_parts(case(), **parts)).tcb_status == "UpToDate"
+
+
+def with_identity(period: Period) -> Case:
+    identity = pcs.qe_identity(machine().qe_levels(), period=period, mr_signer=QE_MR_SIGNER, isv_prod_id=1)
+    return with_parts(case(), qe_identity=identity, qe_identity_signature=machine().sign_text(identity))
+
+
+def test_the_window_is_that_of_the_narrowest_part():
+    narrow = Period(T - 60, T + 60)
+    for given in (with_identity(narrow), with_tcb_info(case(), period=narrow)):
+        verified = verify(given)
+        assert (verified.valid_from_s, verified.valid_until_s) == (narrow.issued_s, narrow.expires_s)

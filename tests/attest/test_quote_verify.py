@@ -16,7 +16,7 @@ from assay.attest.quote.collateral import Collateral, parse_collateral
 from assay.attest.quote.pck import PckCa
 from assay.attest.quote.verify import verify_sgx_quote
 from assay.attest.roots import Platform, TrustedRoot, intel_sgx_root
-from assay.attest.simulated.platform import SimulatedPlatform, Variant
+from assay.attest.simulated.platform import QE_FLAGS, SimulatedPlatform, Variant
 from assay.tlog.errors import LogError, MalformedError, StaleError, UntrustedError
 
 SIM = Path(__file__).parents[1] / "vectors" / "quotes" / "sim"
@@ -223,13 +223,15 @@ def test_two_readings_of_one_certificate_are_refused(monkeypatch):
     assert refusal(QUOTE, COLLATERAL, ROOT, T) == (MalformedError, "malformed-quote")
 
 
-def test_debug_is_refused_even_if_the_library_did_not_mind(monkeypatch):
+@pytest.mark.parametrize("which", ["enclave", "quoting enclave"])
+def test_debug_is_refused_even_if_the_library_did_not_mind(monkeypatch, which):
     claims = dcap.appraise(QUOTE, COLLATERAL, root=ROOT, now_s=T)
     monkeypatch.setattr(dcap, "appraise", lambda *args, **kwargs: claims)
-    report = PLATFORM.report(
-        mr_enclave=bytes(32), mr_signer=bytes(32), isv_prod_id=0, isv_svn=0, report_data=bytes(64), debug=True
-    )
-    assert refusal(PLATFORM.quote(report), COLLATERAL, ROOT, T) == (UntrustedError, "debug")
+    platform, report = PLATFORM, replace(REPORT, flags=REPORT.flags | sgx.FLAG_DEBUG)
+    if which == "quoting enclave":
+        variant = Variant(qe_flags=QE_FLAGS | sgx.FLAG_DEBUG)
+        platform, report = SimulatedPlatform(b"\x03" * 32, epoch_s=T, variant=variant), REPORT
+    assert refusal(platform.quote(report), COLLATERAL, ROOT, T) == (UntrustedError, "debug")
 
 
 def test_a_status_that_the_library_invents_is_refused(monkeypatch):
