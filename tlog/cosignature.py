@@ -10,6 +10,7 @@ from assay.tlog.errors import MalformedError, UntrustedError
 from assay.tlog.keys import KeyType, SignerKey, VerifierKey
 from assay.tlog.merkle import Hash, as_hash
 from assay.tlog.note import NoteSignature
+from assay.tlog.proof import is_subtree
 from assay.tlog.signed_message import (
     format_timed,
     parse_timed,
@@ -35,8 +36,7 @@ class Cosignature:
 class Subtree:
     """The leaves ``[start, end)`` of the log ``origin``, with the hash over them.
 
-    Valid iff start == 0, or the range is empty, or start is a multiple of the smallest power of two
-    that is not below its length (draft-ietf-plants-merkle-tree-certs, "Subtrees").
+    The range must be a subtree as :func:`~assay.tlog.proof.is_subtree` has it.
 
     Raises:
         MalformedError: no valid subtree.
@@ -50,10 +50,7 @@ class Subtree:
     def __post_init__(self) -> None:
         check_origin(self.origin)
         as_hash(self.root, what="subtree's hash")
-        if not 0 <= self.start <= self.end:
-            raise MalformedError(f"[{self.start}, {self.end}) is no range")
-        length = self.end - self.start
-        if length and self.start % (1 << (length - 1).bit_length()):
+        if not is_subtree(self.start, self.end):
             raise MalformedError(f"[{self.start}, {self.end}) is no subtree")
 
 
