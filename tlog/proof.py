@@ -200,7 +200,7 @@ def verify_inclusion(leaf: Hash, *, index: int, size: int, proof: Sequence[Hash]
             side would prove nothing: an inner node's hash fits as well, in a smaller tree.
         index: the leaf's place, below ``size``.
         size: number of leaves, from a checkpoint that the caller trusts.
-        proof: sibling hashes, the leaf's own sibling first.
+        proof: the sibling hashes, the leaf's own sibling first.
         root: the root, from the same checkpoint.
 
     Raises:
@@ -236,16 +236,19 @@ def verify_consistency(
     """Ensure that the tree ``(new_size, new_root)`` begins with the leaves of ``(old_size, old_root)``.
 
     Equal sizes need equal roots and no proof. Every tree extends the empty one, again without a proof,
-    so ``new_root`` is then not checked at all.
+    so of a new tree with leaves nothing is then checked.
 
     Raises:
-        MalformedError: old above new size, another number of hashes, or a hash that is not 32 bytes.
-        UntrustedError: the hashes do not lead to both roots (code ``consistency``). If a log signed both,
-            the caller holds evidence against it only when the sizes are equal.
+        MalformedError: old above new size, another number of hashes, or a hash not of 32 bytes.
+        UntrustedError: the hashes do not lead to both roots (code ``consistency``).
     """
     verify_subtree_consistency(
         start=0, end=old_size, subtree_root=old_root, size=new_size, root=new_root, proof=proof
     )
+    if old_size == 0:  # then nothing has looked at the new root yet
+        as_hash(new_root, what="new root")
+    if new_size == 0 and new_root != EMPTY_ROOT:
+        raise UntrustedError("a tree without leaves has another root", code="consistency")
 
 
 def verify_subtree_consistency(
@@ -253,25 +256,25 @@ def verify_subtree_consistency(
 ) -> None:
     """Ensure that the leaves ``[start, end)`` of the tree ``(size, root)`` hash to ``subtree_root``.
 
-    An empty subtree has the hash of the empty tree and is part of every tree, without a proof.
+    An empty subtree has the hash of the empty tree and is part of every tree, without a proof: it says
+    nothing of ``root``.
 
     Raises:
-        MalformedError: no subtree of that tree, another number of hashes, or one not of 32 bytes.
+        MalformedError: no subtree of that tree, another number of hashes, or a proof hash not of 32 bytes.
         UntrustedError: the hashes do not lead to both roots (code ``consistency``).
     """
     _check_subtree(start, end)
     if not end <= size <= MAX_DECIMAL:
         raise MalformedError(f"[{start}, {end}) is not part of a tree of {size} leaves")
-    inner, outer = as_hash(subtree_root, what="old root"), as_hash(root, what="new root")
     if start < end:
-        computed = _replay(_walk(start, end, 0, size), inner, proof)
+        inner, outer = _replay(_walk(start, end, 0, size), subtree_root, proof)
     else:
         _check_length(proof, 0)
-        computed = (EMPTY_ROOT, EMPTY_ROOT if size == 0 else outer)
-    if computed != (inner, outer):
-        which = "old root" if computed[0] != inner else "new root"
+        inner, outer = EMPTY_ROOT, root
+    if inner != subtree_root or outer != root:
+        which = "the new root" if inner == subtree_root else "the old root"
         raise UntrustedError(
-            f"[{start}, {end}) in {size} leaves: not the {which} of the proof", code="consistency"
+            f"the proof of [{start}, {end}) in {size} leaves does not lead to {which}", code="consistency"
         )
 
 
