@@ -158,6 +158,7 @@ def admit_enclave(
         appraised_at_ms=now_ms,
     )
     leaf = entry.format_entry(Registration(evidence, appraisal))
+    entry.parse_entry(leaf)  # what we log must parse, whatever the root is called and Intel names
     terms = (
         ("kind", "enclave"),
         ("enclave", p256.signer_id(evidence.public_key)),

@@ -20,12 +20,13 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from assay.attest import claims, jcs
+from assay.attest import claims, jcs, merkle_json, p256, receipt
 from assay.attest.claims import Claims
 from assay.tlog import strict
 from assay.tlog.errors import MalformedError, UntrustedError
 
 DEFAULT_PORT = 7777
+FRAME_HEAD_SIZE = 4
 MAX_FRAME_SIZE = 1 << 20
 REQUEST_ID_SIZE = 16
 REPLY_SECRET_SIZE = 32
@@ -51,8 +52,11 @@ def frame_length(head: bytes) -> int:
     """The length of the body that follows a frame's 4-byte head.
 
     Raises:
-        MalformedError: 0, or more than 1 MiB (code ``too-large``): refused before a byte of it is read.
+        MalformedError: 0, or more than 1 MiB (code ``too-large``): refused before a byte of it is read; or a
+            head that is not 4 bytes.
     """
+    if len(head) != FRAME_HEAD_SIZE:
+        raise MalformedError(f"frame: a head of {len(head)} bytes")
     length = int.from_bytes(head, "big")
     if not 1 <= length <= MAX_FRAME_SIZE:
         raise MalformedError(f"frame: a length of {length} is not in [1, {MAX_FRAME_SIZE}]", code="too-large")
@@ -66,10 +70,11 @@ def parse_frame(body: bytes) -> jcs.Fields:
         MalformedError: not canonical JSON, or no known type.
     """
     value = jcs.parse_canonical(body, what="frame", max_bytes=MAX_FRAME_SIZE)
-    if not isinstance(value, dict) or value.get("type") not in MESSAGES:
+    kind = value.get("type") if isinstance(value, dict) else None
+    if not isinstance(kind, str) or kind not in MESSAGES:
         raise MalformedError("frame: not a message of the channel")
-    required, optional = MESSAGES[value["type"]]
-    return jcs.Fields(value, what=value["type"], required=("type", *required), optional=optional)
+    required, optional = MESSAGES[kind]
+    return jcs.Fields(value, what=kind, required=("type", *required), optional=optional)
 
 
 MESSAGES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -169,18 +174,19 @@ def seal_ask(ask: Ask, *, enclave_id: bytes, boot_claims: Claims) -> bytes:
 
     Raises:
         UntrustedError: the claims name a suite that is not this one (code ``hpke-suite``).
-        MalformedError: the key is not one of X25519.
+        MalformedError: the key is not one of X25519, or one of its points of low order.
     """
     suite = (boot_claims.kem, boot_claims.kdf, boot_claims.aead)
     if suite != (claims.KEM_X25519, claims.KDF_HKDF_SHA256, claims.AEAD_CHACHA20_POLY1305):
         raise UntrustedError(
             "the enclave offers an HPKE suite that this client does not use", code="hpke-suite"
         )
+    plaintext, info = ask.plaintext(), ask_info(enclave_id=enclave_id, boot_claims=boot_claims)
     try:
         key = X25519PublicKey.from_public_bytes(boot_claims.hpke_public_key)
+        return _SUITE.encrypt(plaintext, key, info=info)
     except ValueError as error:
         raise MalformedError("claims.hpke_public_key: not an X25519 key") from error
-    return _SUITE.encrypt(ask.plaintext(), key, info=ask_info(enclave_id=enclave_id, boot_claims=boot_claims))
 
 
 def open_ask(sealed: bytes, *, key: X25519PrivateKey, enclave_id: bytes, boot_claims: Claims) -> Ask:
@@ -217,6 +223,7 @@ class ReplyStream:
 
     def seal(self, plaintext: bytes, *, last: bool) -> bytes:
         """Seal the next reply; after the last one there is none."""
+        assert not self._ended, "a reply after the last one"
         nonce, aad = self._next(last=last)
         return self._cipher.encrypt(nonce, plaintext, aad)
 
@@ -224,19 +231,21 @@ class ReplyStream:
         """Open the next reply.
 
         Raises:
-            UntrustedError: changed, out of order, or not (or wrongly) the last one (code ``unsealable``).
+            UntrustedError: changed, out of order, after the last one, or not (or wrongly) the last one
+                (code ``unsealable``). The stream is of no more use then.
         """
+        if self._ended:
+            raise UntrustedError("a reply after the last one", code="unsealable")
         nonce, aad = self._next(last=last)
         try:
             return self._cipher.decrypt(nonce, sealed, aad)
         except InvalidTag as error:
+            self._ended = True
             raise UntrustedError(
                 "a reply is not the next one that the enclave sealed", code="unsealable"
             ) from error
 
     def _next(self, *, last: bool) -> tuple[bytes, bytes]:
-        if self._ended:
-            raise RuntimeError("a reply after the last one")
         nonce = self._counter.to_bytes(12, "big")
         self._counter += 1
         self._ended = last
@@ -252,7 +261,7 @@ class Answer:
         timestamp_ms: the host's clock, as in the output signature.
         signature: the output signature (``output``).
         cose: the signed receipt, exactly as it is logged.
-        salts: field -> salt; whoever holds them can open the receipt's commitments.
+        salts: field -> salt, for every field; whoever holds them can open the receipt's commitments.
     """
 
     result: str
@@ -282,14 +291,13 @@ def parse_answer(plaintext: bytes) -> Answer:
     """
     value = jcs.parse_canonical(plaintext, what="answer", max_bytes=MAX_FRAME_SIZE)
     fields = jcs.Fields(value, what="answer", required=("cose", "result", "salts", "signature", "timestamp"))
-    result, salts = fields.value("result"), fields.value("salts")
-    if not isinstance(result, str) or not isinstance(salts, dict):
-        raise MalformedError("answer: the result is no text, or the salts are no object")
-    members = jcs.Fields(salts, what="answer.salts", required=tuple(salts))
+    if not isinstance(result := fields.value("result"), str):
+        raise MalformedError("answer.result: not a str")
+    salts = fields.fields("salts", required=merkle_json.FIELDS)
     return Answer(
         result=result,
         timestamp_ms=fields.integer("timestamp"),
-        signature=fields.base64("signature", length=64),
-        cose=fields.base64("cose", max_length=4096),
-        salts={name: members.base64(name, length=32) for name in salts},
+        signature=fields.base64("signature", length=p256.SIGNATURE_SIZE),
+        cose=fields.base64("cose", max_length=receipt.MAX_RECEIPT_SIZE),
+        salts={name: salts.base64(name, length=merkle_json.SALT_SIZE) for name in merkle_json.FIELDS},
     )

@@ -187,15 +187,12 @@ def _parse_appraisal(enclave: jcs.Fields) -> Appraisal:
         required=("advisories", "appraised_at", "collateral", "platform", "root", "tcb_status"),
     )
     collateral = fields.fields("collateral", required=("dcap",))
-    advisories = fields.array("advisories", max_items=64)
-    if any(not isinstance(item, str) for item in advisories) or sorted(set(advisories)) != advisories:
-        raise MalformedError(f"{fields.name('advisories')}: not sorted names")
     return Appraisal(
         collateral={"dcap": collateral.hex("dcap", length=32)},
         root=fields.text("root", max_length=64),
         platform=fields.text("platform", max_length=16),
         tcb_status=fields.text("tcb_status", max_length=64),
-        advisories=tuple(advisories),
+        advisories=fields.sorted_names("advisories", max_items=64, max_length=64),
         appraised_at_ms=fields.integer("appraised_at"),
     )
 

@@ -5,7 +5,8 @@ document has one spelling: what is parsed as canonical is re-encoded and compare
 """
 
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection
 from typing import Any, NoReturn, TypeVar
 
 import rfc8785
@@ -18,6 +19,13 @@ T = TypeVar("T")
 MAX_INTEGER = 2**53 - 1
 """The largest magnitude that every JSON reader keeps exactly (RFC 8785 §3.2.2.3, I-JSON)."""
 
+MAX_DEPTH = 64
+"""How deep arrays and objects may nest. A limit of our own: Python's depends on who calls and on its version,
+and two judges of one entry must agree."""
+
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+"""Control characters (C0, DEL, C1), line separators, and what reorders the text around it."""
+
 Json = Any
 """A JSON value without floats: None, bool, int, str, list or dict with text keys."""
 
@@ -26,36 +34,40 @@ def canonical(value: Json) -> bytes:
     """Encode a value of our own as RFC 8785 JSON.
 
     Raises:
-        MalformedError: a float, an integer beyond 2**53 - 1, or text that is not Unicode scalar values.
+        MalformedError: a float, an integer beyond 2**53 - 1, text that is not Unicode scalar values, or
+            nesting deeper than 64.
     """
-    _refuse_floats(value)
+    _require_plain(value, MAX_DEPTH)
     try:
         return rfc8785.dumps(value)
-    except (rfc8785.CanonicalizationError, UnicodeEncodeError) as error:
+    except rfc8785.CanonicalizationError as error:
         raise MalformedError(f"no canonical JSON: {error}") from error
 
 
 def parse_json(data: bytes, *, what: str, max_bytes: int) -> Json:
-    """Parse JSON in any spacing and key order, but without floats, NaN, repeated keys or huge integers.
+    """Parse JSON in any spacing and key order, but only with what :func:`canonical` can write.
 
     Raises:
-        MalformedError: longer than ``max_bytes``, not UTF-8, not JSON, or any of the above.
+        MalformedError: longer than ``max_bytes`` (code ``too-large``), not UTF-8, not JSON, a float, NaN, a
+            repeated key, a huge integer, a lone surrogate, or nesting deeper than 64.
     """
     if len(data) > max_bytes:
         raise MalformedError(f"{what}: {len(data)} bytes are more than {max_bytes}", code="too-large")
     text = strict.utf8_text(data, what=what)
     try:
-        return json.loads(
+        value = json.loads(
             text,
             object_pairs_hook=_unique_members,
             parse_float=_refuse_number,
             parse_constant=_refuse_number,
             parse_int=_bounded_integer,
         )
+        _require_plain(value, MAX_DEPTH)
     except MalformedError as error:
         raise MalformedError(f"{what}: {error}") from error
     except (json.JSONDecodeError, RecursionError) as error:
         raise MalformedError(f"{what}: not JSON ({type(error).__name__})") from error
+    return value
 
 
 def parse_canonical(data: bytes, *, what: str, max_bytes: int) -> Json:
@@ -70,18 +82,27 @@ def parse_canonical(data: bytes, *, what: str, max_bytes: int) -> Json:
     return value
 
 
-def _refuse_floats(value: Json) -> None:
+def _require_plain(value: Json, depth: int) -> None:
+    """No floats, only Unicode text, and at most ``depth`` containers in each other."""
     match value:
         case float():
             raise MalformedError("floating-point numbers have no place in an entry")
-        case Mapping():
-            for member in value.values():
-                _refuse_floats(member)
-        case str() | bytes():
-            return
-        case Sequence():
-            for item in value:
-                _refuse_floats(item)
+        case str():
+            _require_unicode(value)
+        case dict() | list() | tuple():
+            if depth == 0:
+                raise MalformedError(f"nested deeper than {MAX_DEPTH}")
+            for key in value if isinstance(value, dict) else ():
+                _require_plain(key, 0)
+            for item in value.values() if isinstance(value, dict) else value:
+                _require_plain(item, depth - 1)
+
+
+def _require_unicode(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise MalformedError(f"{strict.shown(text)} is not Unicode text") from error
 
 
 def _unique_members(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
@@ -140,13 +161,11 @@ class Fields:
         return self._members[key]
 
     def text(self, key: str, *, max_length: int = 1024, empty: bool = False) -> str:
-        """A string of at most ``max_length`` characters without control characters below 0x20."""
+        """A string of at most ``max_length`` characters, none of which controls or reorders what is printed."""
         value = self._typed(key, str)
         if not value and not empty:
             raise MalformedError(f"{self.name(key)}: empty")
-        if len(value) > max_length or any(ord(char) < 0x20 for char in value):
-            raise MalformedError(f"{self.name(key)}: too long, or has control characters")
-        return value
+        return self._printable(key, value, max_length=max_length)
 
     def integer(self, key: str, *, high: int = MAX_INTEGER) -> int:
         """An integer in [0, high]; JSON's ``true`` is not one."""
@@ -177,6 +196,15 @@ class Fields:
             raise MalformedError(f"{self.name(key)}: more than {max_items} items")
         return value
 
+    def sorted_names(self, key: str, *, max_items: int, max_length: int) -> tuple[str, ...]:
+        """A list of different, non-empty names in ascending order of their code points."""
+        names = self.array(key, max_items=max_items)
+        if any(not isinstance(name, str) or not name for name in names):
+            raise MalformedError(f"{self.name(key)}: not a list of names")
+        if sorted(set(names)) != names:
+            raise MalformedError(f"{self.name(key)}: not sorted, or one stands twice")
+        return tuple(self._printable(key, name, max_length=max_length) for name in names)
+
     def fields(self, key: str, *, required: Collection[str], optional: Collection[str] = ()) -> "Fields":
         """A member that is itself an object."""
         return Fields(self._members[key], what=self.name(key), required=required, optional=optional)
@@ -184,6 +212,11 @@ class Fields:
     def nullable(self, key: str, read: Callable[[str], T]) -> T | None:
         """None for JSON null, else what ``read(key)`` gives."""
         return None if self._members[key] is None else read(key)
+
+    def _printable(self, key: str, value: str, *, max_length: int) -> str:
+        if len(value) > max_length or _UNPRINTABLE.search(value):
+            raise MalformedError(f"{self.name(key)}: too long, or has control characters")
+        return value
 
     def _typed(self, key: str, kind: type[T]) -> T:
         value = self._members[key]

@@ -6,7 +6,7 @@ spelling of the same entry, so the larger s is refused and never produced.
 
 import hashlib
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
@@ -27,6 +27,8 @@ ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 
 SIGNATURE_SIZE = 64
 
+_PKCS8_HEADER = b"-----BEGIN PRIVATE KEY-----"
+
 
 def spki(key: ec.EllipticCurvePublicKey) -> bytes:
     """The public key as SubjectPublicKeyInfo DER with an uncompressed point (91 bytes for P-256)."""
@@ -46,7 +48,7 @@ def parse_spki(der: bytes) -> ec.EllipticCurvePublicKey:
     """
     try:
         key = load_der_public_key(der)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise MalformedError("public key: not SubjectPublicKeyInfo DER") from error
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
         raise MalformedError("public key: not on P-256")
@@ -63,7 +65,7 @@ def parse_public_pem(pem: bytes) -> ec.EllipticCurvePublicKey:
     """
     try:
         key = load_pem_public_key(pem)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise MalformedError("public key: not a PEM public key") from error
     if not isinstance(key, ec.EllipticCurvePublicKey):
         raise MalformedError("public key: not on P-256")
@@ -76,9 +78,11 @@ def parse_private_pem(pem: bytes) -> ec.EllipticCurvePrivateKey:
     Raises:
         MalformedError: not such a key; the message never quotes the input.
     """
+    if not pem.startswith(_PKCS8_HEADER):
+        raise MalformedError("private key: not unencrypted PKCS #8 PEM")
     try:
         key = load_pem_private_key(pem, password=None)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise MalformedError("private key: not unencrypted PKCS #8 PEM") from error
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
         raise MalformedError("private key: not on P-256")

@@ -65,7 +65,7 @@ class Release:
 
     Attributes:
         product: whose release it is; a policy names the product's publishers.
-        release: the version.
+        release: the version, without ``@``.
         digests: of what was built.
         mr_signer: SHA-256 of the SIGSTRUCT's modulus, or None if the release is not signed for launch.
         attributes_flags: SGX attribute flags of the SIGSTRUCT; debug (bit 1) is never set.
@@ -344,7 +344,7 @@ def _parse_release(value: jcs.Json) -> Release:
     supersedes = fields.nullable("supersedes", lambda key: fields.hex(key, length=32))
     release = Release(
         product=fields.text("product", max_length=128),
-        release=fields.text("release", max_length=128),
+        release=_parse_version(fields),
         digests=_parse_digests(fields.value("digests"), what="release.digests"),
         mr_signer=fields.nullable("mr_signer", lambda key: fields.hex(key, length=32)),
         isv_prod_id=fields.integer("isv_prod_id", high=0xFFFF),
@@ -354,7 +354,7 @@ def _parse_release(value: jcs.Json) -> Release:
         trusted_files_sha256=fields.hex("trusted_files_sha256", length=32),
         source_sha256=source.hex("sha256", length=32),
         source_commit=source.nullable("commit", lambda key: source.hex(key, length=20).hex()),
-        advisories=_parse_advisories(fields),
+        advisories=fields.sorted_names("advisories", max_items=64, max_length=64),
         valid_from_ms=fields.integer("valid_from"),
         valid_until_ms=fields.nullable("valid_until", fields.integer),
         effective_after_ms=fields.integer("effective_after"),
@@ -365,13 +365,12 @@ def _parse_release(value: jcs.Json) -> Release:
     return release
 
 
-def _parse_advisories(fields: jcs.Fields) -> tuple[str, ...]:
-    advisories = fields.array("advisories", max_items=64)
-    if any(not isinstance(item, str) or not 1 <= len(item) <= 64 for item in advisories):
-        raise MalformedError("release.advisories: not a list of advisory names")
-    if sorted(set(advisories)) != advisories:
-        raise MalformedError("release.advisories: not sorted, or one stands twice")
-    return tuple(advisories)
+def _parse_version(fields: jcs.Fields) -> str:
+    # ``product@release`` names a release in the index; an @ here would let two releases share a name.
+    version = fields.text("release", max_length=128)
+    if "@" in version:
+        raise MalformedError(f"{fields.name('release')}: {strict.shown(version)} contains an @")
+    return version
 
 
 _REBUILD_KEYS = (
@@ -402,7 +401,7 @@ def _parse_rebuild(value: jcs.Json) -> Rebuild:
     )
     rebuild = Rebuild(
         product=fields.text("product", max_length=128),
-        release=fields.text("release", max_length=128),
+        release=_parse_version(fields),
         release_leaf=Hash(fields.hex("release_leaf", length=32)),
         verdict=verdict,
         expected=_parse_digests(fields.value("expected"), what="rebuild.expected"),
