@@ -96,7 +96,7 @@ class TileReader(HashReader):
             UnavailableError: from the source.
         """
         assert 0 <= start <= end <= self.size
-        return self._entries(start, end)
+        return self._entries(start, end) if start < end else iter(())
 
     def _entries(self, start: int, end: int) -> Iterator[bytes]:
         last = -(-end // TILE_WIDTH)
