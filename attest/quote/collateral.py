@@ -14,6 +14,9 @@ from assay.tlog.errors import MalformedError
 MAX_COLLATERAL_SIZE = 1024 * 1024
 """Real collateral has 14 to 26 KiB; the bound comes before any parsing."""
 
+SIGNATURE_SIZE = 64
+"""P-256: r ‖ s."""
+
 _TEXTS = (
     "pck_crl_issuer_chain",
     "tcb_info_issuer_chain",
@@ -55,6 +58,15 @@ class Collateral:
     qe_identity_issuer_chain: str
     qe_identity: str
     qe_identity_signature: bytes
+
+    def __post_init__(self) -> None:
+        """Refuse signatures of another size.
+
+        Raises:
+            MalformedError: not 64 bytes (code ``malformed-collateral``).
+        """
+        if {len(self.tcb_info_signature), len(self.qe_identity_signature)} != {SIGNATURE_SIZE}:
+            raise MalformedError("collateral: a signature has not 64 bytes", code="malformed-collateral")
 
     @property
     def collateral_id(self) -> str:

@@ -138,8 +138,6 @@ def _claims(value: Any) -> Claims:
         cpu_svn=bytes(pck["cpu_svn"]),
         pce_id=bytes(pck["pce_id"]),
         fmspc=bytes(pck["fmspc"]),
-        latest_issue_s=max(value["latest_issue_date"], value["qe_iden_latest_issue_date"]),
-        earliest_expiration_s=min(
-            value["earliest_expiration_date"], value["qe_iden_earliest_expiration_date"]
-        ),
+        latest_issue_s=value["latest_issue_date"],
+        earliest_expiration_s=value["earliest_expiration_date"],
     )

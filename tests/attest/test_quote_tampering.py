@@ -21,7 +21,7 @@ from assay.attest.quote.pck import PckExtension, unverified_pck
 from assay.attest.quote.verify import VerifiedQuote, verify_sgx_quote
 from assay.attest.roots import TrustedRoot
 from assay.attest.simulated import certificates, pcs
-from assay.attest.simulated.certificates import Holder, revocation_list
+from assay.attest.simulated.certificates import YEAR_S, Holder, revocation_list
 from assay.attest.simulated.keys import private_key
 from assay.attest.simulated.pcs import Period, QeLevel, TcbLevel
 from assay.attest.simulated.platform import (
@@ -513,3 +513,68 @@ def test_the_window_is_that_of_the_narrowest_part():
     for given in (with_identity(narrow), with_tcb_info(case(), period=narrow)):
         verified = verify(given)
         assert (verified.valid_from_s, verified.valid_until_s) == (narrow.issued_s, narrow.expires_s)
+
+
+def with_identity_text(old: str, new: str) -> Case:
+    identity = case().collateral.qe_identity.replace(old, new)
+    assert identity != case().collateral.qe_identity
+    return with_parts(case(), qe_identity=identity, qe_identity_signature=machine().sign_text(identity))
+
+
+def with_info_text(old: str, new: str) -> Case:
+    info = case().collateral.tcb_info.replace(old, new)
+    assert info != case().collateral.tcb_info
+    return with_parts(case(), tcb_info=info, tcb_info_signature=machine().sign_text(info))
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "code"),
+    [
+        (
+            lambda: with_identity_text('miscselect":"00000000', 'miscselect":"00000001'),
+            UntrustedError,
+            "wrong-qe",
+        ),
+        (lambda: with_identity_text('attributes":"11', 'attributes":"13'), UntrustedError, "wrong-qe"),
+        (lambda: with_identity_text('"version":2', '"version":3'), UntrustedError, "wrong-collateral"),
+        (lambda: with_identity_text("UpToDate", "Fine"), MalformedError, "malformed-collateral"),
+        (lambda: with_identity_text("{", "["), MalformedError, "malformed-collateral"),
+        (lambda: with_info_text('"id":"SGX"', '"id":"TDX"'), UntrustedError, "wrong-collateral"),
+        (lambda: with_info_text("sgxtcbcomponents", "components"), MalformedError, "malformed-collateral"),
+        (lambda: with_info_text('"pceId":"0000",', ""), MalformedError, "malformed-collateral"),
+        (lambda: with_info_text('"pceId":"0000"', '"pceId":"00"'), UntrustedError, "pceid-mismatch"),
+        (lambda: with_info_text('"pceId":"0000"', '"pceId":"zz"'), MalformedError, "malformed-collateral"),
+        (lambda: with_parts(case(), root_ca_crl=b""), MalformedError, "malformed-collateral"),
+        (
+            lambda: with_parts(case(), tcb_info_signature=bytes(64)),
+            UntrustedError,
+            "bad-tcb-info-signature",
+        ),
+        (
+            lambda: with_parts(case(), tcb_info_signature=bytes(63)),
+            MalformedError,
+            "malformed-collateral",
+        ),
+        (
+            lambda: with_parts(case(), qe_identity_signature=bytes(65)),
+            MalformedError,
+            "malformed-collateral",
+        ),
+        (
+            lambda: with_parts(case(), root_ca_crl=case(FOREIGN_SEED).collateral.root_ca_crl),
+            UntrustedError,
+            "wrong-root",
+        ),
+        (
+            lambda: replace(
+                case(), now_s=T + 6 * YEAR_S, collateral=machine().collateral(issued_s=T + 6 * YEAR_S)
+            ),
+            StaleError,
+            "cert-expired",
+        ),
+    ],
+)
+def test_properly_signed_nonsense_and_missing_parts_are_refused(make, error, code):
+    with pytest.raises(LogError) as caught:
+        verify(make())
+    assert (type(caught.value), caught.value.code) == (error, code)
