@@ -19,7 +19,17 @@ _MAX_TIME_S = 2**63
 """The library takes unsigned 64-bit times and raises an OverflowError beyond; any such time is far too late."""
 
 _REFUSALS: tuple[tuple[type[LogError], str, tuple[str, ...]], ...] = (
-    (MalformedError, "malformed-quote", ("Failed to decode quote", "Invalid QE auth data length")),
+    (
+        MalformedError,
+        "malformed-quote",
+        (
+            "Failed to decode quote",
+            "Invalid QE auth data length",
+            "Certificate chain is too short in quote",
+            "Failed to parse PCK certificate",
+            "Intel extension not found",
+        ),
+    ),
     (UntrustedError, "not-intel-qe", ("Unknown QE vendor",)),
     (
         MalformedError,

@@ -521,6 +521,13 @@ def with_identity_text(old: str, new: str) -> Case:
     return with_parts(case(), qe_identity=identity, qe_identity_signature=machine().sign_text(identity))
 
 
+NO_CERTIFICATE = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+
+
+def with_pck_chain(pem: str) -> Case:
+    return with_signature(case(), certification_data=pem.encode())
+
+
 def with_info_text(old: str, new: str) -> Case:
     info = case().collateral.tcb_info.replace(old, new)
     assert info != case().collateral.tcb_info
@@ -544,6 +551,18 @@ def with_info_text(old: str, new: str) -> Case:
         (lambda: with_info_text('"pceId":"0000",', ""), MalformedError, "malformed-collateral"),
         (lambda: with_info_text('"pceId":"0000"', '"pceId":"00"'), UntrustedError, "pceid-mismatch"),
         (lambda: with_info_text('"pceId":"0000"', '"pceId":"zz"'), MalformedError, "malformed-collateral"),
+        (lambda: with_identity(Period(T - 9 * DAY, T - 1)), StaleError, "collateral-expired"),
+        (lambda: with_identity(Period(T + 1, T + DAY)), StaleError, "collateral-not-yet-valid"),
+        (lambda: with_pck_chain(machine().pck.pem), UntrustedError, "untrusted-chain"),
+        (lambda: with_pck_chain(""), MalformedError, "malformed-quote"),
+        (lambda: with_pck_chain(machine().pck_chain_pem[:900]), MalformedError, "malformed-quote"),
+        (lambda: with_pck_chain(NO_CERTIFICATE * 3), MalformedError, "malformed-quote"),
+        (
+            lambda: with_pck_chain(machine().tcb_signer.pem + machine().root.pem),
+            MalformedError,
+            "malformed-quote",
+        ),
+        (lambda: with_pck_chain(machine().root.pem), UntrustedError, "untrusted-chain"),
         (lambda: with_parts(case(), root_ca_crl=b""), MalformedError, "malformed-collateral"),
         (
             lambda: with_parts(case(), tcb_info_signature=bytes(64)),

@@ -240,6 +240,21 @@ def test_a_status_that_the_library_invents_is_refused(monkeypatch):
     assert refusal(QUOTE, COLLATERAL, ROOT, T) == (UntrustedError, "invalid")
 
 
+@pytest.mark.parametrize("part", ["tcb_info_issuer_chain", "qe_identity_issuer_chain"])
+def test_the_library_sees_exactly_the_certificates_that_are_checked(monkeypatch, part):
+    seen = []
+    genuine = dcap.appraise
+
+    def watching(quote, collateral, **arguments):
+        seen.append(collateral)
+        return genuine(quote, collateral, **arguments)
+
+    monkeypatch.setattr(dcap, "appraise", watching)
+    given = replace(COLLATERAL, **{part: "text\n" + getattr(COLLATERAL, part) + "-----BEGIN X-----\n"})
+    assert verify_sgx_quote(QUOTE, given, root=ROOT, now_s=T).collateral_id == given.collateral_id
+    assert seen == [COLLATERAL]
+
+
 @pytest.mark.parametrize("message", ["", "anything new", "verification failed"])
 def test_a_reason_that_is_not_in_the_table_is_still_a_refusal(monkeypatch, message):
     def failing(*_):
