@@ -1,0 +1,299 @@
+"""What a relying party trusts: its policy, from one TOML file. There is no default for any of it.
+
+::
+
+    [log]
+    policy = "log-policy.txt"            # a C2SP tlog-policy by path, or: inline = '''...'''
+    [publishers."product"]               # k of n keys must sign this product's releases
+    threshold = 1
+    keys = ["publisher.pem.pub"]         # files, or PEM text
+    [rebuilders]                         # k of n keys must have reproduced a release
+    threshold = 1
+    keys = ["rebuilder.pem.pub"]
+    [revokers]                           # who besides a product's publishers may revoke
+    keys = []
+    [quotes]
+    root = "intel"                       # or a certificate's file, PEM or DER
+    tcb_status = ["UpToDate"]
+    min_evaluation_number = 17
+    [quotes.advisories]                  # what is acceptable for one measurement
+    "<mr_enclave, hex>" = ["INTEL-SA-00615"]
+    [freshness]
+    registration_max_age_s = 86400
+    collateral_max_age_s = 2592000
+    checkpoint_max_age_s = 300
+    nonce_required = true
+    announcement_delay_s = 0
+
+Every section and member must be there, and no other. Paths are relative to the file.
+"""
+
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from assay.attest import jcs, p256
+from assay.attest.admission import Publishers
+from assay.attest.quote.tcb import TcbStatus
+from assay.attest.roots import TrustedRoot, intel_sgx_root
+from assay.tlog import policy as tlog_policy
+from assay.tlog import strict
+from assay.tlog.errors import LogError, MalformedError
+
+MAX_POLICY_SIZE = 1 << 20
+"""Bytes of the TOML file, and of each file that it names."""
+
+MAX_KEYS = 64
+
+Resolver = Callable[[str], bytes]
+"""Gives the bytes of a file that a policy names."""
+
+_ADVISORY = re.compile(r"INTEL-SA-[0-9]{5}")
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilders:
+    """``threshold`` of ``signers`` (hex signer ids) must have reproduced a release."""
+
+    threshold: int
+    signers: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class QuoteRules:
+    """Which quotes are good enough. Debug enclaves never are; that is no setting.
+
+    Attributes:
+        root: the only anchor; what platform it stands for derives from the certificate.
+        tcb_status: acceptable states.
+        min_evaluation_number: the lowest acceptable TCB evaluation data number.
+        advisories: MRENCLAVE -> the advisories that are acceptable for it; none for any other.
+    """
+
+    root: TrustedRoot
+    tcb_status: frozenset[TcbStatus]
+    min_evaluation_number: int
+    advisories: Mapping[bytes, frozenset[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Freshness:
+    """How old things may be, in seconds.
+
+    Attributes:
+        registration_max_age_s: from an enclave's appraisal to the answer.
+        collateral_max_age_s: from the newest part of the collateral to its use.
+        checkpoint_max_age_s: of the log's newest checkpoint, when online.
+        nonce_required: whether a quote must carry the asking client's own nonce.
+        announcement_delay_s: how long a release must have been in the log before it is used.
+    """
+
+    registration_max_age_s: int
+    collateral_max_age_s: int
+    checkpoint_max_age_s: int
+    nonce_required: bool
+    announcement_delay_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Everything a verifier trusts.
+
+    Attributes:
+        log: logs, witnesses and quorum; a quorum of none is refused, for then nothing would hold the log to
+            one history, nor its entries to a time.
+        publishers: product -> who may publish it.
+        rebuilders: none of them publishes any product.
+        revokers: hex signer ids.
+    """
+
+    log: tlog_policy.Policy
+    publishers: Mapping[str, Publishers]
+    rebuilders: Rebuilders
+    revokers: frozenset[str]
+    quotes: QuoteRules
+    freshness: Freshness
+
+
+def load_policy(path: Path) -> Policy:
+    """Read a policy file and the files it names.
+
+    Raises:
+        MalformedError: not a policy (code ``policy``); see :func:`parse_policy`.
+        OSError: a file cannot be read.
+    """
+
+    def resolve(name: str) -> bytes:
+        return _read(path.parent / name)
+
+    intel_root = resources.files("assay.attest.roots").joinpath("intel_sgx_root_ca.der").read_bytes()
+    return parse_policy(_read(path), resolve=resolve, intel_root=intel_root)
+
+
+def parse_policy(data: bytes, *, resolve: Resolver, intel_root: bytes) -> Policy:
+    """Parse a policy; pure but for ``resolve``.
+
+    Args:
+        data: the TOML text.
+        resolve: gives the bytes of a file that the policy names.
+        intel_root: DER of Intel's SGX root, used if the policy's root is ``"intel"``.
+
+    Raises:
+        MalformedError: a section or member is missing, unknown, or of another type; a threshold below 1 or above
+            the number of keys; one key twice; a rebuilder that is a publisher; no witness quorum (always with
+            code ``policy``).
+    """
+    try:
+        return _parse(data, resolve, intel_root)
+    except LogError as error:
+        raise MalformedError(f"policy: {error}", code="policy") from error
+
+
+def _read(path: Path) -> bytes:
+    with path.open("rb") as file:
+        data = file.read(MAX_POLICY_SIZE + 1)
+    if len(data) > MAX_POLICY_SIZE:
+        raise MalformedError(f"policy: {path.name} is larger than {MAX_POLICY_SIZE} bytes", code="policy")
+    return data
+
+
+_SECTIONS = ("freshness", "log", "publishers", "quotes", "rebuilders", "revokers")
+
+
+def _parse(data: bytes, resolve: Resolver, intel_root: bytes) -> Policy:
+    try:
+        document = tomllib.loads(strict.utf8_text(data, what="file"))
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise MalformedError(f"not TOML: {error}") from error
+    fields = jcs.Fields(document, what="file", required=_SECTIONS)
+    publishers = _publishers(fields.value("publishers"), resolve)
+    rebuilders = Rebuilders(*_quorum(fields.value("rebuilders"), resolve, what="rebuilders"))
+    _refuse_self_rebuilding(publishers, rebuilders)
+    revokers = fields.fields("revokers", required=("keys",))
+    return Policy(
+        log=_log(fields.fields("log", required=(), optional=("inline", "policy")), resolve),
+        publishers=publishers,
+        rebuilders=rebuilders,
+        revokers=_signers(revokers, resolve),
+        quotes=_quotes(fields.value("quotes"), resolve, intel_root),
+        freshness=_freshness(fields.value("freshness")),
+    )
+
+
+def _log(fields: jcs.Fields, resolve: Resolver) -> tlog_policy.Policy:
+    if fields.has("inline") == fields.has("policy"):
+        raise MalformedError("log: exactly one of policy (a path) and inline (the text)")
+    if fields.has("policy"):
+        text = strict.utf8_text(resolve(fields.text("policy")), what="log.policy")
+    elif not isinstance(text := fields.value("inline"), str):
+        raise MalformedError("log.inline: not text")
+    policy = tlog_policy.parse_policy(text)
+    if not policy.logs or policy.quorum is None:
+        raise MalformedError("log: names no log, or asks for no quorum of witnesses")
+    tlog_policy.require_one_vote_per_witness(policy)
+    return policy
+
+
+def _publishers(value: jcs.Json, resolve: Resolver) -> dict[str, Publishers]:
+    if not isinstance(value, dict) or not value:
+        raise MalformedError("publishers: no product")
+    return {
+        product: Publishers(*_quorum(rule, resolve, what=f"publishers.{strict.shown(product)}"))
+        for product, rule in value.items()
+    }
+
+
+def _quorum(value: jcs.Json, resolve: Resolver, *, what: str) -> tuple[int, frozenset[str]]:
+    fields = jcs.Fields(value, what=what, required=("keys", "threshold"))
+    threshold, signers = fields.integer("threshold"), _signers(fields, resolve)
+    if not 1 <= threshold <= len(signers):
+        raise MalformedError(f"{what}.threshold: {threshold} of {len(signers)} keys")
+    return threshold, signers
+
+
+def _signers(fields: jcs.Fields, resolve: Resolver) -> frozenset[str]:
+    keys = fields.array("keys", max_items=MAX_KEYS)
+    signers = [_signer(item, resolve, what=fields.name("keys")) for item in keys]
+    if len(set(signers)) != len(signers):
+        raise MalformedError(f"{fields.name('keys')}: one key stands twice")
+    return frozenset(signers)
+
+
+def _signer(item: jcs.Json, resolve: Resolver, *, what: str) -> str:
+    if not isinstance(item, str) or not item:
+        raise MalformedError(f"{what}: not the PEM text or the path of a public key")
+    pem = item.encode() if item.startswith("-----BEGIN") else resolve(item)
+    return p256.signer_id(p256.spki(p256.parse_public_pem(pem)))
+
+
+def _refuse_self_rebuilding(publishers: Mapping[str, Publishers], rebuilders: Rebuilders) -> None:
+    for product, rule in publishers.items():
+        if rule.signers & rebuilders.signers:
+            raise MalformedError(f"rebuilders: one of them publishes {strict.shown(product)} itself")
+
+
+def _quotes(value: jcs.Json, resolve: Resolver, intel_root: bytes) -> QuoteRules:
+    fields = jcs.Fields(
+        value, what="quotes", required=("advisories", "min_evaluation_number", "root", "tcb_status")
+    )
+    advisories = fields.value("advisories")
+    if not isinstance(advisories, dict):
+        raise MalformedError("quotes.advisories: not a table")
+    return QuoteRules(
+        root=_root(fields.text("root"), resolve, intel_root),
+        tcb_status=_tcb_status(fields.array("tcb_status", max_items=len(TcbStatus))),
+        min_evaluation_number=fields.integer("min_evaluation_number"),
+        advisories={
+            strict.hex_bytes(name, what="quotes.advisories", length=32): _advisories(names)
+            for name, names in advisories.items()
+        },
+    )
+
+
+def _root(text: str, resolve: Resolver, intel_root: bytes) -> TrustedRoot:
+    if text == "intel":
+        return intel_sgx_root(intel_root)
+    data = resolve(text)
+    if not data.startswith(b"-----BEGIN"):
+        return TrustedRoot(text, data)
+    try:
+        (certificate,) = x509.load_pem_x509_certificates(data)
+    except ValueError as error:  # not PEM, or not exactly one certificate
+        raise MalformedError("quotes.root: not one certificate") from error
+    return TrustedRoot(text, certificate.public_bytes(Encoding.DER))
+
+
+def _tcb_status(items: list[jcs.Json]) -> frozenset[TcbStatus]:
+    known = {str(status) for status in TcbStatus}
+    if not items or any(item not in known for item in items if isinstance(item, str)):
+        raise MalformedError(f"quotes.tcb_status: none, or one that is not of {', '.join(sorted(known))}")
+    if any(not isinstance(item, str) for item in items) or len(set(items)) != len(items):
+        raise MalformedError("quotes.tcb_status: not names, or one stands twice")
+    return frozenset(TcbStatus(item) for item in items)
+
+
+def _advisories(value: jcs.Json) -> frozenset[str]:
+    if not isinstance(value, list) or any(
+        not isinstance(item, str) or not _ADVISORY.fullmatch(item) for item in value
+    ):
+        raise MalformedError("quotes.advisories: not a list of names such as INTEL-SA-00615")
+    return frozenset(value)
+
+
+def _freshness(value: jcs.Json) -> Freshness:
+    ages = ("checkpoint_max_age_s", "collateral_max_age_s", "registration_max_age_s")
+    names = (*ages, "announcement_delay_s", "nonce_required")
+    fields = jcs.Fields(value, what="freshness", required=names)
+    return Freshness(
+        registration_max_age_s=fields.integer("registration_max_age_s"),
+        collateral_max_age_s=fields.integer("collateral_max_age_s"),
+        checkpoint_max_age_s=fields.integer("checkpoint_max_age_s"),
+        nonce_required=fields.boolean("nonce_required"),
+        announcement_delay_s=fields.integer("announcement_delay_s"),
+    )
