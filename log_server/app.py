@@ -1,0 +1,83 @@
+"""The application: the one place that wires routes to a log."""
+
+import structlog
+from flask import Flask, Response, render_template, request
+from werkzeug.exceptions import HTTPException
+
+from assay.log_server.problem import NotFoundError, document, problem
+from assay.log_server.routes import entries, operate, pages, services, tiles
+from assay.log_server.service import LogService
+from assay.tlog.errors import LogError
+
+_log = structlog.get_logger("http")
+
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Content-Security-Policy": "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; "
+    "form-action 'self'; frame-ancestors 'none'",
+}
+
+_HTTP_CODES = {404: "not-found", 405: "method", 413: "too-large"}
+
+
+def create_app(log: LogService) -> Flask:
+    """The WSGI application of one log, whose threads the caller starts and stops."""
+    app = Flask(__name__)
+    app.jinja_options = {"trim_blocks": True, "lstrip_blocks": True}
+    app.extensions[services.EXTENSION] = log
+    for blueprint in (tiles.blueprint, entries.blueprint, operate.blueprint, pages.blueprint):
+        app.register_blueprint(blueprint)
+    app.register_error_handler(LogError, _refused)
+    app.register_error_handler(HTTPException, _http_error)
+    app.register_error_handler(Exception, _internal_error)
+    app.after_request(_headers)
+    return app
+
+
+def _wants_page() -> bool:
+    """Whether a person's browser asked for a page; programs get problem documents."""
+    machine = request.path.startswith(("/api/", "/tile/", "/checkpoint")) or request.path.endswith(".json")
+    return request.method == "GET" and not machine and "text/html" in request.accept_mimetypes.values()
+
+
+def _refused(error: LogError) -> Response:
+    response = problem(error)
+    if not _wants_page() or response.status_code == 503:
+        return response
+    title = "Not found" if isinstance(error, NotFoundError) else "That does not work"
+    return _page(response.status_code, title, str(error))
+
+
+def _http_error(error: HTTPException) -> Response:
+    status = error.code or 500
+    detail = error.description or "refused"
+    if _wants_page():
+        return _page(status, error.name, detail)
+    response = document(status, code=_HTTP_CODES.get(status, "http"), detail=detail)
+    if status == 405:
+        response.headers["Allow"] = dict(error.get_headers()).get("Allow", "GET")
+    return response
+
+
+def _internal_error(error: Exception) -> Response:
+    # A fault of ours: the log has the traceback, the other side a fixed sentence.
+    _log.error("internal error", path=request.path, exc_info=error)
+    return document(500, code="internal", detail="the server failed; the operator's log says why")
+
+
+def _page(status: int, title: str, detail: str) -> Response:
+    origin = services.log().config.origin
+    return Response(
+        render_template("error.html", origin=origin, title=title, detail=detail),
+        status=status,
+        content_type="text/html; charset=utf-8",
+    )
+
+
+def _headers(response: Response) -> Response:
+    for name, value in _HEADERS.items():
+        response.headers[name] = value
+    if request.path.startswith(("/api/", "/tile/", "/checkpoint")):
+        response.headers["Access-Control-Allow-Origin"] = "*"
+    return response

@@ -1,0 +1,106 @@
+"""``assay log``: make a log, run it."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from assay.log_server import config as configuration
+from assay.log_server import migrations, serving
+from assay.log_server.anchor import AnchorFile
+from assay.log_server.sequencer import initialise
+from assay.log_server.service import now_ms, open_store, read_signers, read_witness_policy
+from assay.tlog.checkpoint import Checkpoint
+from assay.tlog.errors import MalformedError
+from assay.tlog.keys import KeyType, SignerKey, format_key_file
+from assay.tlog.merkle import EMPTY_ROOT
+
+_FILE = "log.toml"
+
+
+@click.group()
+def log() -> None:
+    """Run a transparency log."""
+
+
+@log.command()
+@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--origin", required=True, help="The log's name: a plain host name, or host/path.")
+@click.option("--listen", default="127.0.0.1:8080", show_default=True, help="Address to serve on, HOST:PORT.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def init(directory: Path, origin: str, listen: str, as_json: bool) -> None:
+    """Make a new log in DIR: keys, configuration, an empty tree; its anchor beside DIR.
+
+    The first checkpoint is signed when the log is first served, by when its witness policy must be written.
+    """
+    Checkpoint(origin, 0, EMPTY_ROOT)  # refuses what is no origin before anything is written
+    serving.parse_address(listen)
+    directory = directory.absolute()
+    if (directory / _FILE).exists():
+        raise MalformedError(f"{directory / _FILE}: there is a log already", code="exists")
+    directory.mkdir(parents=True, exist_ok=True)
+    kinds = (KeyType.ED25519, KeyType.COSIGNATURE_ML_DSA_44)
+    signers = (SignerKey(origin, kinds[0], os.urandom(32)), SignerKey(origin, kinds[1], os.urandom(32)))
+    descriptor = os.open(directory / "log.key", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(format_key_file(signers))
+    (directory / _FILE).write_text(_configuration(origin, listen, anchor=f"../{directory.name}.anchor"))
+    config = configuration.load(directory / _FILE)
+    store = open_store(config, folder=directory)
+    migrations.upgrade(store.engine)
+    anchor = AnchorFile(directory / config.anchor)
+    initialise(store, anchor, signers=signers, now_ms=now_ms(), published=False)
+    store.close()
+    _report(directory, origin, [str(signer.verifier) for signer in signers], as_json=as_json)
+
+
+@log.command()
+@click.option(
+    "--dir", "directory", type=click.Path(path_type=Path, file_okay=False), help="The log's directory."
+)
+@click.option(
+    "--config", "file", type=click.Path(path_type=Path, dir_okay=False), help="Its log.toml, if elsewhere."
+)
+@click.option("--listen", help="Address to serve on, HOST:PORT, instead of the configured one.")
+def serve(directory: Path | None, file: Path | None, listen: str | None) -> None:
+    """Serve a log until it is stopped."""
+    if directory is None and file is None:
+        raise click.UsageError("give --dir or --config")
+    path = (file or Path(str(directory)) / _FILE).absolute()
+    if not path.is_file():
+        raise click.UsageError(f"{path}: no such file; 'assay log init' makes a log")
+    config = configuration.load(path)
+    read_signers(path.parent / config.key, origin=config.origin)
+    read_witness_policy(config, folder=path.parent)
+    serving.serve(path, listen=listen or config.listen, threads=config.threads)
+
+
+def _configuration(origin: str, listen: str, *, anchor: str) -> str:
+    return (
+        f"origin = {json.dumps(origin)}\n"
+        'key = "log.key"\n'
+        'database = "log.db"\n'
+        f"anchor = {json.dumps(anchor)}   # keep it on another disk than this directory\n"
+        f"listen = {json.dumps(listen)}\n"
+        "\n"
+        "# Who must cosign before a checkpoint is published: a C2SP tlog-policy whose witnesses have URLs.\n"
+        "# [witnesses]\n"
+        '# policy = "witnesses.txt"\n'
+        "\n"
+        "# Under which roots enclaves may register, and where their collateral is.\n"
+        "# [[admission.roots]]\n"
+        '# name = "..."\n'
+        '# certificate = "root.pem"\n'
+        '# collateral = "collateral"\n'
+    )
+
+
+def _report(directory: Path, origin: str, vkeys: Sequence[str], *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps({"dir": str(directory), "origin": origin, "vkeys": list(vkeys)}))
+        return
+    click.echo(f"made the log {origin} in {directory}; its public keys are")
+    for vkey in vkeys:
+        click.echo(f"  {vkey}")

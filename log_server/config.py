@@ -1,0 +1,107 @@
+"""The server's configuration: ``log.toml`` in the data directory, read once, validated, no secret in it.
+
+Relative paths are relative to the file. An unknown key stops the start: a misspelt limit must not silently
+be the default.
+"""
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from assay.tlog.errors import MalformedError
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class RootSection(_Section):
+    """A root under which quotes are admitted, and the folder with collateral for them."""
+
+    name: str = Field(min_length=1, max_length=64)
+    certificate: str
+    collateral: str
+
+
+class PublisherSection(_Section):
+    """Who may publish for one product: ``threshold`` of ``keys`` (public-key PEM files)."""
+
+    threshold: int = Field(ge=1)
+    keys: list[str] = Field(min_length=1)
+
+
+class AdmissionSection(_Section):
+    """What the log lets in. Without ``publishers`` anyone may publish releases, as in a public log."""
+
+    kinds: list[str] = ["attestation", "enclave", "receipt"]
+    roots: list[RootSection] = []
+    publishers: dict[str, PublisherSection] | None = None
+
+
+class WitnessSection(_Section):
+    """Who cosigns. ``policy`` is a C2SP tlog-policy whose witnesses have URLs; without it, nobody must."""
+
+    policy: str | None = None
+    request_timeout_s: float = Field(default=5.0, gt=0, le=60)
+    recosign_interval_s: float = Field(default=60.0, ge=1, le=60)
+    retry_interval_s: float = Field(default=1.0, gt=0, le=60)
+
+
+class SequencerSection(_Section):
+    """How entries are ordered: a batch is what has come, up to a cap; a longer queue is pushed back."""
+
+    max_batch: int = Field(default=256, ge=1, le=4096)
+    max_queue: int = Field(default=4096, ge=1)
+
+
+class Config(BaseSettings):
+    """A log's configuration.
+
+    Values come from the file, then from ``ASSAY_LOG__SECTION__KEY`` in the environment, which wins.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="ASSAY_LOG__", env_nested_delimiter="__", extra="forbid", frozen=True
+    )
+
+    origin: str = Field(min_length=1, max_length=255)
+    key: str
+    database: str
+    anchor: str
+    listen: str = "127.0.0.1:8080"
+    threads: int = Field(default=16, ge=1, le=256)
+    witnessed_timeout_s: float = Field(default=5.0, gt=0, le=60)
+    admission: AdmissionSection = AdmissionSection()
+    witnesses: WitnessSection = WitnessSection()
+    sequencer: SequencerSection = SequencerSection()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Environment over file; nothing else is looked at."""
+        return env_settings, init_settings
+
+
+def load(path: Path) -> Config:
+    """Read and validate a configuration file.
+
+    Raises:
+        MalformedError: not TOML, an unknown key, or a value out of range (code ``config``).
+    """
+    try:
+        values: dict[str, Any] = tomllib.loads(path.read_text("utf-8"))
+        return Config(**values)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise MalformedError(f"{path}: not TOML: {error}", code="config") from error
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
+        raise MalformedError(f"{path}: {faults}", code="config") from error

@@ -1,0 +1,1 @@
+"""HTTP only: each module reads a request strictly, calls the service, and writes the answer."""

@@ -1,0 +1,176 @@
+"""The log's own interface, ``/api/v1``: submit, look up, prove, search."""
+
+from flask import Blueprint, Response, request
+
+from assay.log_server import views
+from assay.log_server.problem import NotFoundError
+from assay.log_server.routes import services
+from assay.log_server.routes.services import json_response
+from assay.log_server.witnessing import cosigned_note
+from assay.tlog import proof, strict
+from assay.tlog.errors import MalformedError
+from assay.tlog.merkle import Hash
+
+blueprint = Blueprint("entries", __name__, url_prefix="/api/v1")
+
+MAX_BODY_SIZE = 256 * 1024
+SEARCH_TERMS = (
+    "kind",
+    "mrenclave",
+    "mrsigner",
+    "product",
+    "release",
+    "signer",
+    "sha256",
+    "enclave",
+    "subject",
+)
+"""What entries are found by: see the terms that ``attest.admission`` gives each kind."""
+
+
+@blueprint.post("/entries")
+def submit() -> Response:
+    """Take one entry in: 201 if it is new, 200 if it was there."""
+    wait = services.query(("wait",)).get("wait", "integrated")
+    if wait not in ("integrated", "witnessed"):
+        raise MalformedError("wait: neither 'integrated' nor 'witnessed'", code="query")
+    data = request.stream.read(MAX_BODY_SIZE + 1)
+    if len(data) > MAX_BODY_SIZE:
+        raise MalformedError(f"a body of more than {MAX_BODY_SIZE} bytes", code="too-large")
+    submitted = services.log().submit(data, witnessed=wait == "witnessed")
+    return json_response(submitted.to_json(), status=201 if submitted.new else 200)
+
+
+@blueprint.get("/entries")
+def search() -> Response:
+    """Entries by their index terms, newest first, in pages; ``size`` is the tree size it is complete up to."""
+    values = services.query((*SEARCH_TERMS, "before", "limit"))
+    before = services.number(values, "before")
+    limit = services.number(values, "limit", high=1000) or 100
+    terms = {name: values[name] for name in SEARCH_TERMS if name in values}
+    log = services.log()
+    size = log.sequencer.anchored.size
+    found = log.store.find_terms(terms, before=size if before is None else min(before, size), limit=limit + 1)
+    page = found[:limit]
+    return json_response(
+        {
+            "size": size,
+            "entries": [_entry(index) for index in page],
+            "before": page[-1] if len(found) > limit else None,
+        }
+    )
+
+
+@blueprint.get("/entries/<index_text>")
+def entry(index_text: str) -> Response:
+    """One entry, decoded and raw."""
+    services.no_query()
+    return json_response(_entry(_index(index_text)))
+
+
+@blueprint.get("/leaves/<hash_text>")
+def leaf(hash_text: str) -> Response:
+    """One entry by its leaf hash."""
+    services.no_query()
+    leaf_hash = Hash(strict.hex_bytes(hash_text, what="leaf hash", length=32))
+    index = services.log().store.find_leaf(leaf_hash)
+    if index is None:
+        raise NotFoundError("no entry has this leaf hash")
+    return json_response(_entry(index))
+
+
+@blueprint.get("/entries/<index_text>/proof")
+def prove(index_text: str) -> Response:
+    """The ``.tlog-proof``: against the newest published checkpoint, or the one of a given size."""
+    size = services.number(services.query(("size",)), "size")
+    log = services.log()
+    index = _index(index_text)
+    checkpoint = log.newest_for(index) if size is None else log.store.checkpoint(size)
+    if checkpoint is None:
+        raise NotFoundError(f"the log has no checkpoint of size {size}")
+    return Response(log.prove(index, checkpoint), content_type="text/plain; charset=utf-8")
+
+
+@blueprint.get("/consistency")
+def consistency() -> Response:
+    """The consistency proof between two sizes."""
+    values = services.query(("from", "to"))
+    old, new = services.number(values, "from"), services.number(values, "to")
+    if old is None or new is None or old > new:
+        raise MalformedError("from and to: two sizes, the smaller first", code="query")
+    log = services.log()
+    if new > log.sequencer.anchored.size:
+        raise NotFoundError(f"the log has not grown to {new}")
+    with log.store.hashes() as hashes:
+        path = proof.prove_consistency(old_size=old, new_size=new, reader=hashes)
+    return json_response({"from": old, "to": new, "hashes": [strict.base64_text(each) for each in path]})
+
+
+@blueprint.get("/checkpoints")
+def checkpoints() -> Response:
+    """Every checkpoint that was signed, newest first, with its cosignatures."""
+    values = services.query(("before", "limit"))
+    limit = services.number(values, "limit", high=1000) or 100
+    store = services.log().store
+    found = store.checkpoints(before=services.number(values, "before"), limit=limit)
+    return json_response(
+        {
+            "checkpoints": [
+                {
+                    "size": each.size,
+                    "root": each.root.hex(),
+                    "signed": each.signed_ms,
+                    "published": each.published_ms,
+                    "note": cosigned_note(store, each).decode(),
+                }
+                for each in found
+            ],
+            "before": found[-1].size if len(found) == limit and found[-1].size else None,
+        }
+    )
+
+
+@blueprint.get("/blobs/sha256/<hash_text>")
+def blob(hash_text: str) -> Response:
+    """Evidence kept beside the log, by its hash."""
+    services.no_query()
+    data = services.log().store.blob(strict.hex_bytes(hash_text, what="blob hash", length=32))
+    if data is None:
+        raise NotFoundError("no blob has this hash")
+    response = Response(data, content_type="application/octet-stream")
+    response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
+    return response
+
+
+@blueprint.get("/log")
+def describe() -> Response:
+    """What this log is."""
+    services.no_query()
+    log = services.log()
+    published = log.store.published()
+    return json_response(
+        {
+            "origin": log.config.origin,
+            "vkeys": [str(key) for key in log.log_keys],
+            "size": log.sequencer.anchored.size,
+            "published_size": None if published is None else published.size,
+            "witnesses": [
+                {"name": witness.name, "vkey": str(witness.key), "url": witness.url}
+                for witness in (log.policy.witnesses if log.policy else ())
+            ],
+            "quorum": log.policy.quorum if log.policy else "none",
+            "kinds": log.config.admission.kinds,
+        }
+    )
+
+
+def _index(text: str) -> int:
+    return strict.decimal(text, what="index")
+
+
+def _entry(index: int) -> dict[str, object]:
+    data = services.log().store.entry(index)
+    if data is None:
+        raise NotFoundError(f"there is no entry {index}")
+    view = views.entry_view(index, data)
+    return {**view.to_json(), "leaf": strict.base64_text(data)}
