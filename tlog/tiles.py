@@ -273,7 +273,8 @@ def parse_bundle(data: bytes, *, width: int) -> list[bytes]:
     Raises:
         MalformedError: not exactly ``width`` entries, or bytes missing or left over.
     """
-    entries, at = [], 0
+    entries: list[bytes] = []
+    at = 0
     for _ in range(width):
         start = at + _LENGTH_SIZE
         at = start + int.from_bytes(data[start - _LENGTH_SIZE : start], "big")

@@ -400,6 +400,7 @@ def test_inclusion_refuses_sizes_that_no_tree_has(size):
 def test_a_leaf_or_root_of_another_length_proves_nothing_even_if_both_are_equal(bad):
     refused(verify_inclusion, "malformed", leaf=bad, index=0, size=1, proof=[], root=bad)
     refused(verify_inclusion, "malformed", leaf=OTHER, index=0, size=1, proof=[], root=bad)
+    refused(verify_inclusion, "malformed", leaf=bad, index=0, size=1, proof=[], root=OTHER)
 
 
 @pytest.mark.parametrize("length", [0, 31, 33, 64])
@@ -857,6 +858,15 @@ def test_subtrees_of_large_trees(span, data):
     for spot in range(len(proof)):
         bad = [*proof[:spot], OTHER, *proof[spot + 1 :]]
         refused(verify_subtree_inclusion, "inclusion", leaf=leaf, **place, proof=bad)
+
+
+def test_a_tree_too_large_for_a_checkpoint_is_refused_with_its_right_proof():
+    tree = SparseTree({})
+    proof = tree.same[:63]
+    arguments = {"leaf": tree.same[0], "index": 0, "proof": proof, "root": tree.same[63]}
+    refused(verify_inclusion, "malformed", **arguments, size=MAX_DECIMAL + 1)
+    half = {**arguments, "proof": proof[:62], "root": tree.same[62]}
+    assert verify_inclusion(**half, size=2**62) == tree.same[0]
 
 
 @given(st.integers(0, MAX_DECIMAL), st.lists(st.binary(min_size=32, max_size=32), max_size=70), st.data())

@@ -354,15 +354,30 @@ def test_a_small_cache_changes_nothing_but_the_number_of_reads(monkeypatch, big_
         source.replaced = {}
 
 
-def test_the_partial_tiles_are_kept_longest(monkeypatch, big_sources):
+def test_tiles_that_every_read_needs_are_kept_longest(monkeypatch, big_sources):
     monkeypatch.setattr(tile_reader, "MAX_CACHED_TILES", 8)
     source = big_sources[70000]
     reader = source.reader()
-    for index in range(0, 40 * 256, 256):
-        reader.read_hashes([Node(0, index)])
-    source.asked.clear()
-    reader.read_hashes([Node(0, 50 * 256)])
-    assert source.asked == [[Tile(0, 50)]]
+    reader.read_hashes([Node(0, index * 256) for index in range(20)])
+    for index in range(20, 60):
+        source.asked.clear()
+        reader.read_hashes([Node(0, index * 256)])
+        assert source.asked == [[Tile(0, index)]]
+
+
+@pytest.mark.parametrize("tile", [Tile(0, 273, 112), Tile(1, 1, 17), Tile(2, 0, 1), Tile(1, 0)])
+def test_a_tile_that_is_read_again_is_verified_again(big_sources, tile):
+    source = big_sources[70000]
+    reader = source.reader()
+    reader.read_hashes([Node(0, 0)])
+    del reader._verified[tile]
+    try:
+        source.replaced = {tile: flipped(source.good(tile), 5)}
+        with pytest.raises(UntrustedError):
+            reader.read_hashes([Node(0, 256)])
+    finally:
+        source.replaced = {}
+    assert reader.read_hashes([Node(0, 256)]) == [source.levels[0][256]]
 
 
 @pytest.mark.parametrize("node", [Node(0, 300), Node(9, 0), Node(1, 150), Node(8, 1), Node(0, -1)])
