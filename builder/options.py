@@ -1,0 +1,118 @@
+"""A manifest as it is measured: strict TOML, and the options that decide the enclave's layout.
+
+Gramine's signer and its loader read manifests with different TOML parsers. What only one of them accepts, or
+what they read differently, is refused here, because such a file has no single measurement.
+"""
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from assay.tlog import strict
+from assay.tlog.errors import MalformedError
+
+MAX_MANIFEST_SIZE = 16 << 20
+MAX_THREADS = 4096
+MAX_ENCLAVE_SIZE = 1 << 40
+"""The loader maps its debug information at 1 TiB, so an enclave ends there at the latest."""
+
+_SIZE = re.compile(r"([1-9][0-9]{0,18})([KMG]?)")
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+
+
+@dataclass(frozen=True, slots=True)
+class EnclaveOptions:
+    """What the manifest says of the layout: size in bytes (a power of two), threads, dynamic memory (EDMM)."""
+
+    enclave_size: int
+    max_threads: int
+    edmm: bool
+
+
+def parse_manifest(data: bytes) -> dict[str, Any]:
+    """Parse a manifest's TOML.
+
+    Raises:
+        MalformedError: too large, not UTF-8, a NUL (the loader's text would end there), not TOML, or a value
+            of a type that no manifest has (floats and dates, which the enclave's parser does not know).
+    """
+    if len(data) > MAX_MANIFEST_SIZE:
+        raise MalformedError(
+            f"manifest: {len(data)} bytes are more than {MAX_MANIFEST_SIZE}", code="too-large"
+        )
+    if b"\0" in data:
+        raise MalformedError("manifest: a NUL byte")
+    text = strict.utf8_text(data, what="manifest")
+    try:
+        table = tomllib.loads(text)
+        _check_types(table, what="manifest")
+    except (ValueError, RecursionError) as error:
+        raise MalformedError(f"manifest: not TOML ({error})") from error
+    return table
+
+
+def parse_options(manifest: bytes) -> EnclaveOptions:
+    """Read the options of a manifest that decide its layout.
+
+    Raises:
+        MalformedError: the manifest is no TOML, an option is missing or has a value that Gramine's loader or its
+            signer refuses.
+    """
+    return options_of(parse_manifest(manifest))
+
+
+def options_of(table: Mapping[str, Any]) -> EnclaveOptions:
+    """As :func:`parse_options`, from the parsed manifest.
+
+    Raises:
+        MalformedError: see there.
+    """
+    sgx = table.get("sgx")
+    if not isinstance(sgx, dict):
+        raise MalformedError("manifest: no table [sgx]")
+    if sgx.get("enable_stats", False) is not False:
+        raise MalformedError("manifest: sgx.enable_stats needs a debug build of libpal")
+    return EnclaveOptions(_size(sgx), _threads(sgx), _edmm(sgx))
+
+
+def _size(sgx: Mapping[str, Any]) -> int:
+    text = sgx.get("enclave_size")
+    match = _SIZE.fullmatch(text) if isinstance(text, str) else None
+    if match is None:
+        raise MalformedError(
+            "manifest: sgx.enclave_size must be decimal digits and perhaps K, M or G, as text"
+        )
+    size = int(match[1]) * _UNITS[match[2]]
+    if size & (size - 1) or size > MAX_ENCLAVE_SIZE:
+        raise MalformedError("manifest: sgx.enclave_size must be a power of two, at most 1024G")
+    return size
+
+
+def _threads(sgx: Mapping[str, Any]) -> int:
+    threads = sgx.get("max_threads")
+    if type(threads) is not int or not 1 <= threads <= MAX_THREADS:
+        raise MalformedError(f"manifest: sgx.max_threads must be 1 to {MAX_THREADS}")
+    return threads
+
+
+def _edmm(sgx: Mapping[str, Any]) -> bool:
+    edmm = sgx.get("edmm_enable", False)
+    if not isinstance(edmm, bool):
+        raise MalformedError("manifest: sgx.edmm_enable must be true or false")
+    return edmm
+
+
+def _check_types(value: object, *, what: str) -> None:
+    match value:
+        case dict():
+            for key, member in value.items():
+                _check_types(member, what=f"{what}.{key}")
+        case list():
+            for member in value:
+                _check_types(member, what=what)
+        case str() | int():
+            pass
+        case _:
+            raise MalformedError(f"{what}: a {type(value).__name__} has no place in a manifest")
