@@ -7,11 +7,12 @@ from pathlib import Path
 
 import click
 
+from assay.fetch import serving
 from assay.log_server import config as configuration
-from assay.log_server import migrations, serving
+from assay.log_server import migrations, worker
 from assay.log_server.anchor import AnchorFile
 from assay.log_server.sequencer import initialise
-from assay.log_server.service import now_ms, open_store, read_signers, read_witness_policy
+from assay.log_server.service import LogService, now_ms, open_store
 from assay.tlog.checkpoint import Checkpoint
 from assay.tlog.errors import MalformedError
 from assay.tlog.keys import KeyType, SignerKey, format_key_file
@@ -72,9 +73,16 @@ def serve(directory: Path | None, file: Path | None, listen: str | None) -> None
     if not path.is_file():
         raise click.UsageError(f"{path}: no such file; 'assay log init' makes a log")
     config = configuration.load(path)
-    read_signers(path.parent / config.key, origin=config.origin)
-    read_witness_policy(config, folder=path.parent)
-    serving.serve(path, listen=listen or config.listen, threads=config.threads)
+    address = listen or config.listen
+    serving.parse_address(address)
+    store = open_store(config, folder=path.parent)
+    migrations.upgrade(store.engine)
+    store.close()
+    # Everything that can be refused is refused here, where the message reaches the operator.
+    LogService(config, folder=path.parent).store.close()
+    os.environ[worker.CONFIG_VARIABLE] = str(path)
+    click.echo(f"serving {config.origin} on http://{address}/", err=True)
+    serving.serve_wsgi(worker.FACTORY, listen=address, threads=config.threads)
 
 
 def _configuration(origin: str, listen: str, *, anchor: str) -> str:

@@ -1,0 +1,66 @@
+"""Serving a WSGI application over HTTP: granian in front, the application in its one worker process.
+
+Shared by the daemons. The worker ends when its parent does, however that ends, so that no orphan keeps the
+port or the database.
+"""
+
+import os
+import threading
+import time
+from pathlib import Path
+from typing import NoReturn
+
+from granian import Granian
+from granian.constants import Interfaces
+from granian.log import LogLevels
+
+from assay.tlog.errors import MalformedError
+
+_PARENT_POLL_S = 0.5
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """``HOST:PORT``; an IPv6 host stands in brackets.
+
+    Raises:
+        MalformedError: not that (code ``address``).
+    """
+    host, separator, port = text.rpartition(":")
+    if not separator or not host or not port.isascii() or not port.isdigit() or int(port) > 65_535:
+        raise MalformedError(f"{text!r} is not HOST:PORT", code="address")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def serve_wsgi(factory: str, *, listen: str, threads: int) -> None:
+    """Serve until a signal stops it.
+
+    Args:
+        factory: ``module:function`` that makes the application; called once, in the worker. What it needs to
+            know it reads from the environment, which the worker inherits.
+        listen: ``HOST:PORT``.
+        threads: requests that are handled at the same time; twice as many more may wait.
+    """
+    host, port = parse_address(listen)
+    Granian(
+        factory,
+        address=host,
+        port=port,
+        interface=Interfaces.WSGI,
+        factory=True,
+        workers=1,
+        blocking_threads=threads,
+        backpressure=max(2 * threads, 64),
+        log_level=LogLevels.error,
+        working_dir=Path.cwd(),
+    ).serve()
+
+
+def end_with_parent() -> None:
+    """From now on, end this process as soon as its parent has ended."""
+    threading.Thread(target=_watch, args=(os.getppid(),), daemon=True).start()
+
+
+def _watch(parent: int) -> NoReturn:
+    while os.getppid() == parent:
+        time.sleep(_PARENT_POLL_S)
+    os._exit(1)
