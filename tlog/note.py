@@ -19,6 +19,7 @@ MAX_SIGNATURES = 100
 """Signature lines of a note; the specification asks for at least 16."""
 
 _PREFIX = "\N{EM DASH} "
+_BASE64 = re.compile(r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")
 _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f]")
 
 
@@ -88,7 +89,8 @@ def parse_note(data: bytes) -> Note:
     The text ends at the last blank line and may contain others.
 
     Raises:
-        MalformedError: not a note, or beyond the bounds of this module.
+        MalformedError: not a note, or beyond the bounds of this module; code ``signature-spelling`` if all
+            that is wrong with a line is a second spelling of its base64.
     """
     if len(data) > MAX_NOTE_SIZE:
         raise MalformedError(f"note: longer than {MAX_NOTE_SIZE} bytes")
@@ -159,5 +161,18 @@ def _parse_signature_line(row: str) -> NoteSignature:
     name, space, encoded = row.removeprefix(_PREFIX).partition(" ")
     if not row.startswith(_PREFIX) or not space:
         raise MalformedError(f"signature line {shown(row)}: not a dash, a name and a signature")
-    value = base64_bytes(encoded, what="signature line")
+    value = _signature_bytes(encoded)
     return NoteSignature(name, value[:KEY_ID_SIZE], value[KEY_ID_SIZE:])
+
+
+def _signature_bytes(encoded: str) -> bytes:
+    """Decode; tell a second spelling of some bytes apart from what is not base64 at all.
+
+    Other implementations decode the former, find that the signature fails, and answer accordingly.
+    """
+    try:
+        return base64_bytes(encoded, what="signature line")
+    except MalformedError as error:
+        if _BASE64.fullmatch(encoded):
+            raise MalformedError(str(error), code="signature-spelling") from error
+        raise

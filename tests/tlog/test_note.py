@@ -190,6 +190,15 @@ def test_other_spellings_are_refused(data: bytes) -> None:
         parse_note(data)
 
 
+def test_a_second_spelling_of_a_signature_has_its_own_code() -> None:
+    """A witness answers it like a signature that fails, as other implementations do."""
+    for encoded, code in (("AAAAAAB=", "signature-spelling"), ("AAAAAAAAAB==", "signature-spelling"),
+                          ("AAAAAA?=", "malformed"), ("AAAAAAA", "malformed"), ("AAAAAAA=\n", "malformed")):  # fmt: skip
+        with pytest.raises(MalformedError) as caught:
+            parse_note(f"text\n\n— a.example {encoded}\n".encode())
+        assert caught.value.code == code
+
+
 def test_the_smallest_signature_has_one_byte_after_the_key_id() -> None:
     (signature,) = parse_note(b"text\n\n\xe2\x80\x94 a.example AAAAAAA=\n").signatures
     assert signature == NoteSignature("a.example", bytes(4), b"\x00")
