@@ -59,7 +59,7 @@ def judge_release_signature(attestation: Attestation) -> Passed[Published]:
         raise UntrustedError(
             f"a {statement.predicate_type(verified.predicate)} is not a release", code="not-a-release"
         )
-    release, signers = verified.predicate, _signers(attestation)
+    release, signers = verified.predicate, signers_of(attestation)
     name = f"{strict.shown(release.product)} {strict.shown(release.release)}"
     return Passed(Published(release, signers), f"{name}, signed by {', '.join(signers)}")
 
@@ -138,7 +138,7 @@ def verify_rebuild(logged: Logged, policy: Policy) -> Rebuilt:
         raise MalformedError("rebuild: a statement of another kind")
     cosigned = judge_checkpoint(logged.proof.checkpoint, policy=policy.log).value
     judge_inclusion(logged, cosigned)
-    return Rebuilt(verified.predicate, _signers(attestation), cosigned)
+    return Rebuilt(verified.predicate, signers_of(attestation), cosigned)
 
 
 def judge_rebuilds(
@@ -204,7 +204,8 @@ def judge_artifact(artifact_sha256: bytes, release: Release) -> Passed[str]:
     return Passed(roles[artifact_sha256], f"the release's {roles[artifact_sha256]}")
 
 
-def _signers(attestation: Attestation) -> tuple[str, ...]:
+def signers_of(attestation: Attestation) -> tuple[str, ...]:
+    """The hex ids of an attestation's verifiers, in order."""
     return tuple(p256.signer_id(der) for der in attestation.verifiers)
 
 

@@ -64,19 +64,21 @@ def verify_bundle(data: bytes, *, policy: Policy, now_ms: int, artifact: bytes |
     return _verify_release(book, bundle, policy, now_ms // 1000, artifact)
 
 
-def verify_logged(proof: bytes, *, leaf: bytes, policy: Policy) -> Verdict:
+def verify_logged(proof: bytes, *, leaf: bytes, policy: Policy, now_ms: int) -> Verdict:
     """Verify a ``.tlog-proof`` file: that a log holds exactly this leaf. What the leaf says is not looked at.
 
     Args:
         proof: the file.
         leaf: the exact bytes that were logged.
         policy: whom the relying party trusts.
+        now_ms: the time to judge at, Unix ms.
     """
     book = Checklist()
     parsed = book.run("proof", lambda: Passed(Logged(leaf, tlog_proof.parse_proof(proof)), "a tlog-proof"))
     if not parsed.passed:
         return Verdict(book.checks)
     proven = steps.prove_steps(book, "leaf", parsed.value, policy=policy.log, after=())
+    book.run("time", lambda: _judge_now(proven.value, now_ms // 1000), after=(proven,))
     return Verdict(book.checks, facts={"subject": steps.log_facts(proven.value)} if proven.passed else {})
 
 

@@ -414,9 +414,9 @@ def test_artifact_must_be_the_answer_or_of_the_release(story, world, policy):
 def test_tlog_proof_is_of_exactly_one_leaf(story, policy):
     logged = story.bundle.release
     data = tlog_proof.format_proof(logged.proof)
-    assert verify_logged(data, leaf=logged.leaf, policy=policy).verified
-    assert not verify_logged(data, leaf=logged.leaf + b" ", policy=policy).verified
+    assert verify_logged(data, leaf=logged.leaf, policy=policy, now_ms=NOW_MS).verified
+    assert not verify_logged(data, leaf=logged.leaf + b" ", policy=policy, now_ms=NOW_MS).verified
     for position in range(0, len(data), 7):
         changed = data[:position] + bytes([data[position] ^ 1]) + data[position + 1 :]
-        assert not verify_logged(changed, leaf=logged.leaf, policy=policy).verified
-    assert failed(verify_logged(b"", leaf=b"", policy=policy)) == {"proof"}
+        assert not verify_logged(changed, leaf=logged.leaf, policy=policy, now_ms=NOW_MS).verified
+    assert failed(verify_logged(b"", leaf=b"", policy=policy, now_ms=NOW_MS)) == {"proof"}
