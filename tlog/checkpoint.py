@@ -23,6 +23,7 @@ __all__ = [
     "parse_signed_checkpoint",
     "sign_checkpoint",
     "verify_checkpoint",
+    "verify_log_signatures",
     "verify_signed_checkpoint",
 ]
 
@@ -88,28 +89,40 @@ def verify_signed_checkpoint(signed: SignedCheckpoint, *, log_keys: Sequence[Ver
             not got (``empty-root``).
     """
     checkpoint = signed.checkpoint
-    _check_log_keys(checkpoint.origin, log_keys)
-    verified = verify_note(signed.note, log_keys).keys
-    for key in log_keys:
-        if key not in verified:
-            text = f"checkpoint of {shown(key.name)}: not signed by key {key.key_id.hex()}"
-            raise UntrustedError(text, code="missing-signature")
+    verify_log_signatures(signed.note, origin=checkpoint.origin, log_keys=log_keys)
     if checkpoint.size == 0 and checkpoint.root != EMPTY_ROOT:
         text = f"checkpoint of {shown(checkpoint.origin)}: no leaves, but not the empty root"
         raise UntrustedError(text, code="empty-root")
     return checkpoint
 
 
-def _check_log_keys(origin: str, log_keys: Sequence[VerifierKey]) -> None:
+def verify_log_signatures(note: Note, *, origin: str, log_keys: Sequence[VerifierKey]) -> None:
+    """Check that every one of ``log_keys`` signed a note that claims to be of ``origin``.
+
+    For a witness, which has to know whether the log itself said so before it looks at what was said.
+
+    Raises:
+        UntrustedError: as :func:`verify_signed_checkpoint`, but for ``empty-root``.
+        MalformedError: an ML-DSA-44 key's line on a text that is no checkpoint.
+    """
     if not log_keys:
         raise UntrustedError(f"no keys for the log {shown(origin)}", code="no-log-keys")
     for key in log_keys:
-        if key.name != origin:
-            text = f"checkpoint of {shown(origin)}: the log's key is named {shown(key.name)}"
-            raise UntrustedError(text, code="origin")
-        if key.type not in LOG_KEY_TYPES:
-            text = f"key {key.key_id.hex()} of {shown(origin)} is not of a type that logs sign with"
-            raise UntrustedError(text, code="key-type")
+        _check_log_key(key, origin)
+    verified = verify_note(note, log_keys).keys
+    for key in log_keys:
+        if key not in verified:
+            text = f"checkpoint of {shown(key.name)}: not signed by key {key.key_id.hex()}"
+            raise UntrustedError(text, code="missing-signature")
+
+
+def _check_log_key(key: VerifierKey, origin: str) -> None:
+    if key.name != origin:
+        text = f"checkpoint of {shown(origin)}: the log's key is named {shown(key.name)}"
+        raise UntrustedError(text, code="origin")
+    if key.type not in LOG_KEY_TYPES:
+        text = f"key {key.key_id.hex()} of {shown(origin)} is not of a type that logs sign with"
+        raise UntrustedError(text, code="key-type")
 
 
 def _sign(checkpoint: Checkpoint, signer: SignerKey, time_s: int) -> NoteSignature:

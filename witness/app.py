@@ -7,7 +7,7 @@ from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
 from assay.tlog import witness_protocol
-from assay.witness.core import ConflictError, RefusedError, Witness
+from assay.witness.core import ConflictError, RefusedError, SplitViewError, Witness
 
 _log = structlog.get_logger("witness")
 
@@ -52,6 +52,9 @@ def _refused(error: RefusedError) -> Response:
     if isinstance(error, ConflictError):
         body = witness_protocol.format_size_body(error.size)
         return Response(body, status=409, content_type=witness_protocol.SIZE_CONTENT_TYPE)
+    if isinstance(error, SplitViewError):
+        evidence = {name: data.decode("utf-8") for name, data in error.evidence.items()}
+        _log.error("the log shows two histories", **evidence)
     _log.info("refused", status=error.status, code=error.code, reason=str(error))
     return Response(f"{error}\n", status=error.status, content_type=_TEXT)
 

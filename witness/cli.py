@@ -34,7 +34,7 @@ def serve(file: Path, listen: str | None) -> None:
     config = configuration.load(file)
     address = listen or config.listen
     serving.parse_address(address)
-    name = worker.open_witness(file).vkeys[0].partition("+")[0]
+    name = worker.check(file)
     os.environ[worker.CONFIG_VARIABLE] = str(file)
     click.echo(f"witness {name} on http://{address}/", err=True)
     serving.serve_wsgi(worker.FACTORY, listen=address, threads=config.threads)

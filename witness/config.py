@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from assay.tlog.errors import MalformedError
 from assay.tlog.keys import KeyType, VerifierKey, parse_vkey
+from assay.tlog.strict import lines
 
 _LOG_KEY_TYPES = (KeyType.ED25519, KeyType.COSIGNATURE_ML_DSA_44)
 
@@ -57,7 +58,8 @@ def parse_logs(text: str) -> dict[str, tuple[VerifierKey, ...]]:
         MalformedError: a line that is no vkey of a log, or the same twice (code ``config``).
     """
     logs: dict[str, tuple[VerifierKey, ...]] = {}
-    for line in text.split("\n"):
+    # The last line must have its newline, or the next line to be added would be glued to it.
+    for line in lines(text, what="list of logs"):
         if not line or line.startswith("#"):
             continue
         key = parse_vkey(line)

@@ -9,17 +9,13 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from assay.tlog import note, proof, witness_protocol
-from assay.tlog.checkpoint import (
-    Checkpoint,
-    SignedCheckpoint,
-    parse_signed_checkpoint,
-    verify_signed_checkpoint,
-)
+from assay.tlog.checkpoint import Checkpoint, parse_checkpoint, verify_log_signatures
 from assay.tlog.cosignature import cosign
 from assay.tlog.errors import LogError, MalformedError, UntrustedError
 from assay.tlog.keys import SignerKey, VerifierKey
-from assay.tlog.merkle import EMPTY_ROOT, Hash
+from assay.tlog.merkle import EMPTY_ROOT
 from assay.tlog.note import Note, NoteSignature
+from assay.tlog.witness_protocol import AddCheckpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +54,15 @@ class ConflictError(RefusedError):
         self.size = size
 
 
+class SplitViewError(RefusedError):
+    """The log signed two trees of one size; ``evidence`` has both of its checkpoints, each signed by it."""
+
+    def __init__(self, evidence: Mapping[str, bytes]) -> None:
+        text = "the log has signed another tree of this size"
+        super().__init__(text, status=422, code="split-view")
+        self.evidence = dict(evidence)
+
+
 class Witness:
     """One witness: its keys, the logs that it knows, its memory.
 
@@ -93,10 +98,11 @@ class Witness:
     def add_checkpoint(self, body: bytes, *, now_s: Callable[[], int]) -> bytes:
         """Cosign a checkpoint that extends the last one.
 
-        Steps: 1. parse (400); 2. the log is known (404); 3. every key of it signed (403); 4. no size goes
-        backwards within the request (400); 5. the empty tree has its one root (422); 6. the request starts
-        where we are (409); 7. the proof holds, or the same size has the same root (422); 8. persist by
-        compare-and-swap; 9. answer. A racer that was faster turns 8 into a 409.
+        Steps: 1. parse the request and its note (400); 2. the log is known (404); 3. every key of it signed
+        (403); 4. the text is a checkpoint (400); 5. no size goes backwards within the request (400); 6. the
+        empty tree has its one root (422); 7. the request starts where we are (409); 8. the proof holds, or
+        the same size has the same root (422); 9. persist by compare-and-swap; 10. answer. A racer that was
+        faster turns 9 into a 409.
 
         Args:
             body: the request.
@@ -108,33 +114,29 @@ class Witness:
         Raises:
             RefusedError: with the protocol's status.
         """
-        request = self._parse(body)  # 1
-        signed = self._signed_checkpoint(request.checkpoint)
-        checkpoint = signed.checkpoint
-        keys = self._logs.get(checkpoint.origin)
+        request = _parse_request(body)  # 1
+        signed = _parse_note(request.checkpoint)
+        origin = signed.text.partition("\n")[0]
+        keys = self._logs.get(origin)
         if keys is None:
             raise RefusedError("this witness does not know the log", status=404, code="unknown-log")  # 2
-        try:
-            verify_signed_checkpoint(signed, log_keys=keys)  # 3
-        except LogError as error:
-            raise RefusedError(
-                "the log's keys have not signed this", status=403, code="log-signature"
-            ) from error
+        checkpoint = _signed_by(signed, origin, keys)  # 3, 4
         if request.old_size > checkpoint.size:
-            raise RefusedError("the old size is above the new one", status=400, code="old-size")  # 4
+            raise RefusedError("the old size is above the new one", status=400, code="old-size")  # 5
         if checkpoint.size == 0 and checkpoint.root != EMPTY_ROOT:
-            raise RefusedError("the empty tree has another root", status=422, code="empty-root")  # 5
-        newest = self._state.newest(checkpoint.origin)
+            raise RefusedError("the empty tree has another root", status=422, code="empty-root")  # 6
+        newest = self._state.newest(origin)
         size = newest.checkpoint.size if newest else 0
         if request.old_size != size:
-            raise ConflictError(size)  # 6
-        self._verify_extends(newest, checkpoint, request.proof)  # 7
-        lines = [cosign(checkpoint, signer, time_s=now_s()) for signer in self._signers]
-        new = Cosigned(checkpoint, self._stored_note(signed.note, keys, lines))
-        if not self._state.advance(expected=newest, new=new):  # 8
-            current = self._state.newest(checkpoint.origin)
+            raise ConflictError(size)  # 7
+        _check_extends(newest, checkpoint, request)  # 8
+        time_s = now_s()
+        lines = [cosign(checkpoint, signer, time_s=time_s) for signer in self._signers]
+        new = Cosigned(checkpoint, _note_to_keep(signed, keys, lines))
+        if not self._state.advance(expected=newest, new=new):  # 9
+            current = self._state.newest(origin)
             raise ConflictError(current.checkpoint.size if current else 0)
-        return witness_protocol.format_cosignature_lines(lines)  # 9
+        return witness_protocol.format_cosignature_lines(lines)  # 10
 
     def checkpoint(self, origin_hash: str) -> bytes:
         """The newest cosigned checkpoint of the log with this lower-case hex SHA-256 of its origin.
@@ -147,38 +149,56 @@ class Witness:
                 return newest.note
         raise RefusedError("nothing cosigned for such a log", status=404, code="not-found")
 
-    def _parse(self, body: bytes) -> witness_protocol.AddCheckpoint:
-        try:
-            return witness_protocol.parse_add_checkpoint(body)
-        except MalformedError as error:
-            raise RefusedError(f"malformed request: {error}", status=400, code="malformed") from error
 
-    def _signed_checkpoint(self, data: bytes) -> SignedCheckpoint:
-        try:
-            return parse_signed_checkpoint(data)
-        except MalformedError as error:
-            raise RefusedError(f"malformed checkpoint: {error}", status=400, code="malformed") from error
+def _parse_request(body: bytes) -> AddCheckpoint:
+    try:
+        return witness_protocol.parse_add_checkpoint(body)
+    except MalformedError as error:
+        raise RefusedError(f"malformed request: {error}", status=400, code="malformed") from error
 
-    def _verify_extends(self, newest: Cosigned | None, checkpoint: Checkpoint, path: Sequence[Hash]) -> None:
-        old = newest.checkpoint if newest else Checkpoint(checkpoint.origin, 0, EMPTY_ROOT)
-        try:
-            proof.verify_consistency(
-                old_size=old.size,
-                old_root=old.root,
-                new_size=checkpoint.size,
-                new_root=checkpoint.root,
-                proof=list(path),
-            )
-        except (MalformedError, UntrustedError) as error:
-            raise RefusedError(
-                "the checkpoint is not proved to extend the last one", status=422, code="consistency"
-            ) from error
 
-    def _stored_note(self, signed: Note, keys: Sequence[VerifierKey], own: Sequence[NoteSignature]) -> bytes:
-        """The note with the log's verified lines and our fresh ones only.
+def _parse_note(data: bytes) -> Note:
+    try:
+        return note.parse_note(data)
+    except MalformedError as error:
+        # Bytes of a signature in a second spelling are a signature that fails, to other witnesses too.
+        status = 403 if error.code == "signature-spelling" else 400
+        raise RefusedError(f"malformed checkpoint: {error}", status=status, code=error.code) from error
 
-        Whatever other lines came with the request are dropped: one that bears our own name must not get
-        into what we show.
-        """
-        logs = (next(line for line in signed.signatures if line.is_by(key)) for key in keys)
-        return note.format_note(Note(signed.text, (*logs, *own)))
+
+def _signed_by(signed: Note, origin: str, keys: Sequence[VerifierKey]) -> Checkpoint:
+    try:
+        verify_log_signatures(signed, origin=origin, log_keys=keys)
+        return parse_checkpoint(signed.text)
+    except UntrustedError as error:
+        text = "the log's keys have not signed this"
+        raise RefusedError(text, status=403, code="log-signature") from error
+    except MalformedError as error:
+        raise RefusedError(f"malformed checkpoint: {error}", status=400, code="malformed") from error
+
+
+def _check_extends(newest: Cosigned | None, checkpoint: Checkpoint, request: AddCheckpoint) -> None:
+    old = newest.checkpoint if newest else Checkpoint(checkpoint.origin, 0, EMPTY_ROOT)
+    if newest and old.size == checkpoint.size and old.root != checkpoint.root:
+        raise SplitViewError({"cosigned": newest.note, "submitted": request.checkpoint})
+    try:
+        proof.verify_consistency(
+            old_size=old.size,
+            old_root=old.root,
+            new_size=checkpoint.size,
+            new_root=checkpoint.root,
+            proof=request.proof,
+        )
+    except (MalformedError, UntrustedError) as error:
+        text = "the checkpoint is not proved to extend the last one"
+        raise RefusedError(text, status=422, code="consistency") from error
+
+
+def _note_to_keep(signed: Note, keys: Sequence[VerifierKey], own: Sequence[NoteSignature]) -> bytes:
+    """The note with the log's verified lines and our fresh ones only.
+
+    Whatever other lines came with the request are dropped: one that bears our own name must not get into
+    what we show.
+    """
+    logs = (next(line for line in signed.signatures if line.is_by(key)) for key in keys)
+    return note.format_note(Note(signed.text, (*logs, *own)))

@@ -54,6 +54,11 @@ class SqliteState:
     def advance(self, *, expected: Cosigned | None, new: Cosigned) -> bool:
         """Put ``new`` in the place of ``expected``; durable when it returns true."""
         origin = new.checkpoint.origin
+        if expected and (expected.checkpoint.origin, expected.checkpoint.size) > (
+            origin,
+            new.checkpoint.size,
+        ):
+            raise AssertionError("a witness's memory never moves backwards")
         if expected is None:
             return self._insert(origin, new)
         # The comparison is part of the UPDATE, so that of two racers exactly one changes the row.

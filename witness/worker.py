@@ -7,7 +7,7 @@ from flask import Flask
 
 from assay.fetch.serving import end_with_parent
 from assay.tlog.errors import MalformedError
-from assay.tlog.keys import KeyType, SignerKey, parse_key_file
+from assay.tlog.keys import KeyType, SignerKey, VerifierKey, parse_key_file
 from assay.witness import config as configuration
 from assay.witness.app import create_app
 from assay.witness.core import Witness
@@ -29,12 +29,33 @@ def open_witness(config_file: Path) -> Witness:
         OSError: a file that cannot be read.
     """
     config = configuration.load(config_file)
-    folder = config_file.parent
+    signers, logs = _read_keys(config, config_file.parent)
+    return Witness(signers=signers, logs=logs, state=SqliteState(config_file.parent / config.state))
+
+
+def check(config_file: Path) -> str:
+    """The name of the witness that :func:`open_witness` would open; nothing stays open.
+
+    For the process that will fork the worker: an SQLite file must not be carried across a fork.
+
+    Raises:
+        MalformedError: as :func:`open_witness`.
+        OSError: a file that cannot be read.
+    """
+    config = configuration.load(config_file)
+    signers, _ = _read_keys(config, config_file.parent)
+    SqliteState(config_file.parent / config.state).close()
+    return signers[0].name
+
+
+def _read_keys(
+    config: configuration.Config, folder: Path
+) -> tuple[tuple[SignerKey, ...], dict[str, tuple[VerifierKey, ...]]]:
     signers = read_signers(folder / config.key)
     logs = configuration.parse_logs((folder / config.logs).read_text("utf-8"))
     if signers[0].name in logs:
         raise MalformedError(f"{signers[0].name!r} is the witness's own name, not a log's", code="config")
-    return Witness(signers=signers, logs=logs, state=SqliteState(folder / config.state))
+    return signers, logs
 
 
 def read_signers(path: Path) -> tuple[SignerKey, ...]:
