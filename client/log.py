@@ -246,7 +246,7 @@ def _integer(value: Mapping[str, Any], key: str) -> int:
 
 def _text(value: Mapping[str, Any], key: str) -> str:
     text = value.get(key)
-    if not isinstance(text, str) or not text.isascii():
+    if not isinstance(text, str) or any("\ud800" <= char <= "\udfff" for char in text):
         raise MalformedError(f"the log's answer has no text {key!r}", code="log-answer")
     return text
 

@@ -4,19 +4,36 @@ Every time is fixed. A :class:`Story` tells how one answer came to be and can be
 """
 
 import hashlib
-from collections.abc import Sequence
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Self
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from assay.attest import (
+    admission,
+    channel,
+    dsse,
+    entry,
+    jcs,
+    merkle_json,
+    output,
+    p256,
+    receipt,
+    statement,
+)
 from assay.attest import claims as claims_format
-from assay.attest import dsse, entry, merkle_json, output, p256, receipt, statement
 from assay.attest.bundle import Bundle, HeldAnswer, Logged, LoggedEnclave, format_bundle
+from assay.attest.channel import Answer, Ask, ReplyStream
 from assay.attest.claims import Claims, Evidence
 from assay.attest.entry import Appraisal, Attestation, ReceiptEntry, Registration
 from assay.attest.quote.collateral import format_collateral
@@ -28,10 +45,12 @@ from assay.client.trust import Policy, parse_policy
 from assay.tlog import merkle, proof
 from assay.tlog.checkpoint import Checkpoint, sign_checkpoint
 from assay.tlog.cosignature import cosign
+from assay.tlog.errors import LogError
 from assay.tlog.keys import KeyType, SignerKey
 from assay.tlog.merkle import Hash
 from assay.tlog.note import Note, format_note
-from assay.tlog.tlog_proof import TlogProof
+from assay.tlog.strict import base64_text
+from assay.tlog.tlog_proof import TlogProof, format_proof
 
 T0 = 1_800_000_000
 ORIGIN = "log.example"
@@ -257,9 +276,7 @@ class Story:
             kem=claims_format.KEM_X25519,
             kdf=claims_format.KDF_HKDF_SHA256,
             aead=claims_format.AEAD_CHACHA20_POLY1305,
-            hpke_public_key=X25519PrivateKey.from_private_bytes(bytes(31) + b"\1")
-            .public_key()
-            .public_bytes_raw(),
+            hpke_public_key=HPKE_KEY.public_key().public_bytes_raw(),
             nonce=None,
             boot_id=bytes(range(16)),
             log_origin=ORIGIN,
@@ -338,15 +355,24 @@ class Story:
             made=made,
         )
 
-    def answer(self, registration_leaf: bytes, head: LogHead, **changes: Any) -> SimpleNamespace:
+    def answer(
+        self,
+        registration_leaf: bytes,
+        head: LogHead,
+        *,
+        request: Any = None,
+        nonce: bytes = b"nonce",
+        **changes: Any,
+    ) -> SimpleNamespace:
         """The receipt's leaf, its signed form, and what its caller holds."""
         key = ec_key(self.receipt_key or self.key)
         salts = {name: hashlib.sha256(name.encode()).digest() for name in merkle_json.FIELDS}
+        request = REQUEST if request is None else request
         values = {
-            "model": REQUEST["model"],
-            "nonce": "bm9uY2U=",
-            "parameters": {"max_tokens": 64},
-            "prompt": output.prompt_value(REQUEST),
+            "model": request["model"],
+            "nonce": base64_text(nonce),
+            "parameters": channel.parameters_of(request),
+            "prompt": output.prompt_value(request),
             "result": RESULT,
         }
         commitments = merkle_json.commit(values, salts)
@@ -362,7 +388,7 @@ class Story:
         )
         signed = receipt.sign_receipt(key, replace(usual, **(self.receipt | changes)))
         shown = {
-            "prompt": output.prompt_bytes(REQUEST),
+            "prompt": output.prompt_bytes(request),
             "result": RESULT,
             "timestamp_ms": self.answered_ms,
             "mr_enclave": DIGESTS.mr_enclave,
@@ -375,6 +401,206 @@ class Story:
             salts=salts,
             held=HeldAnswer(dict(commitments.openings), self.answered_ms, signature),
         )
+
+
+class FakeLog:
+    """The log's HTTP interface over loopback, from a story's leaves; ``lies`` replace single answers.
+
+    ``lies`` maps a method and path (without query) to (status, body).
+    """
+
+    def __init__(self, told: SimpleNamespace, *, time_s: int = T0 + 125) -> None:
+        self.log: MemoryLog = told.log
+        self.time_s = time_s
+        self.blobs = {hashlib.sha256(data).hexdigest(): data for data in (told.bundle.enclave.collateral,)}
+        self.how: dict[str, Any] = {}
+        self.lies: dict[str, tuple[int, bytes]] = {}
+        self.requests: list[str] = []
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def __enter__(self) -> Self:
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    def answer(self, method: str, target: str, body: bytes) -> tuple[int, bytes]:
+        parts = urlsplit(target)
+        self.requests.append(f"{method} {target}")
+        if lie := self.lies.get(f"{method} {parts.path}"):
+            return lie
+        query = dict(parse_qsl(parts.query))
+        match [method, *parts.path.strip("/").split("/")]:
+            case ["GET", "checkpoint"]:
+                return 200, self.checkpoint(len(self.log.leaves))
+            case ["POST", "api", "v1", "entries"]:
+                index = self.log.append(body) if body not in self.log.leaves else self.log.leaves.index(body)
+                value = self.row(index) | {"proof": self.proof(index).decode()}
+                return 201, json.dumps(value).encode()
+            case ["GET", "api", "v1", "entries"]:
+                return 200, json.dumps(self.search(query)).encode()
+            case ["GET", "api", "v1", "entries", index, "proof"]:
+                size = int(query["size"]) if "size" in query else None
+                return 200, self.proof(int(index), size)
+            case ["GET", "api", "v1", "leaves", wanted]:
+                hashes = [merkle.leaf_hash(leaf).hex() for leaf in self.log.leaves]
+                return 200, json.dumps(self.row(hashes.index(wanted))).encode()
+            case ["GET", "api", "v1", "blobs", "sha256", wanted] if wanted in self.blobs:
+                return 200, self.blobs[wanted]
+            case ["GET", "api", "v1", "checkpoints"]:
+                sizes = range(min(int(query["before"]) - 1, len(self.log.leaves)), 0, -1)
+                rows = [{"size": size, "published": 1} for size in sizes]
+                return 200, json.dumps({"checkpoints": rows}).encode()
+        return 404, b'{"code": "not-found", "detail": "nothing there"}'
+
+    def checkpoint(self, size: int) -> bytes:
+        return self.log.checkpoint(time_s=self.time_s, size=size, **self.how)
+
+    def proof(self, index: int, size: int | None = None) -> bytes:
+        size = len(self.log.leaves) if size is None else size
+        return format_proof(self.log.prove(index, checkpoint=self.checkpoint(size), size=size))
+
+    def row(self, index: int) -> dict[str, Any]:
+        return {"index": index, "leaf": base64_text(self.log.leaves[index]), "float": 0.5}
+
+    def search(self, query: dict[str, str]) -> dict[str, Any]:
+        limit, before = int(query.pop("limit")), int(query.pop("before", len(self.log.leaves)))
+        found = [n for n in range(before) if set(query.items()) <= set(self.terms(self.log.leaves[n]))][::-1]
+        more = found[limit - 1] if len(found) > limit else None
+        return {"size": before, "entries": [self.row(n) for n in found[:limit]], "before": more}
+
+    def terms(self, leaf: bytes) -> Sequence[tuple[str, str]]:
+        try:
+            parsed = entry.parse_entry(leaf)
+        except LogError:
+            return ()
+        if not isinstance(parsed, Attestation):
+            return ()
+        return admission.admit_attestation(parsed, publishers=None).terms
+
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        fake = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def reply(self) -> None:
+                length = int(self.headers.get("Content-Length") or 0)
+                status, body = fake.answer(self.command, self.path, self.rfile.read(length))
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            do_GET = do_POST = reply
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        return Handler
+
+
+HPKE_KEY = X25519PrivateKey.from_private_bytes(bytes(31) + b"\1")
+
+
+@dataclass
+class FakeEnclave:
+    """An enclave's channel over loopback. It keeps every ask that reaches it: a refused one must not."""
+
+    story: Story
+    told: SimpleNamespace
+    log: FakeLog
+    show: dict[str, Any] = field(default_factory=dict)
+    """Changes of the attestation message's members."""
+    fresh: dict[str, Any] = field(default_factory=dict)
+    """Changes of the fresh claims; the nonce is the client's unless it is here."""
+    replies: Callable[["FakeEnclave", Ask, ReplyStream], Sequence[dict[str, Any]]] | None = None
+    asks: list[Ask] = field(default_factory=list)
+    heard: list[bytes] = field(default_factory=list)
+
+    def __enter__(self) -> Self:
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.address = self._socket.getsockname()
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+        self._thread.join()
+
+    def _serve(self) -> None:
+        self._socket.settimeout(5)
+        try:
+            connection, _ = self._socket.accept()
+        except OSError:
+            return
+        connection.settimeout(5)
+        with connection:
+            try:
+                self._converse(connection)
+            except (OSError, EOFError):
+                return
+
+    def _converse(self, connection: socket.socket) -> None:
+        hello = self._receive(connection)
+        evidence = self.story.evidence(**({"nonce": hello.base64("nonce")} | self.fresh))
+        registered = self.told.bundle.enclave.logged
+        shown = {
+            "type": "attestation",
+            "evidence": evidence.to_json(),
+            "registration": base64_text(registered.leaf),
+            "proof": format_proof(registered.proof).decode(),
+        }
+        connection.sendall(channel.format_frame(shown | self.show))
+        asked = self._receive(connection).base64("sealed")
+        enclave_id = hashlib.sha256(evidence.public_key).digest()
+        ask = channel.open_ask(asked, key=HPKE_KEY, enclave_id=enclave_id, boot_claims=evidence.claims)
+        self.asks.append(ask)
+        stream = ReplyStream(ask.reply_secret, sealed_ask=asked)
+        for message in (self.replies or FakeEnclave.good_replies)(self, ask, stream):
+            connection.sendall(channel.format_frame(message))
+
+    def _receive(self, connection: socket.socket) -> Any:
+        data = bytearray()
+        while len(data) < 4 or len(data) < 4 + channel.frame_length(bytes(data[:4])):
+            if not (piece := connection.recv(65_536)):
+                raise EOFError
+            data += piece
+        self.heard.append(bytes(data))
+        return channel.parse_frame(bytes(data[4:]))
+
+    def made(self, ask: Ask, **changes: Any) -> SimpleNamespace:
+        head = LogHead(len(self.told.log.leaves), self.told.log.root(len(self.told.log.leaves)), T0 + 125)
+        return self.story.answer(
+            self.told.bundle.enclave.logged.leaf, head, request=ask.request, nonce=ask.request_id, **changes
+        )
+
+    def answer(self, made: SimpleNamespace, result: str = RESULT) -> Answer:
+        return Answer(result, self.story.answered_ms, made.signature, made.signed.cose, made.salts)
+
+    def good_replies(self, ask: Ask, stream: ReplyStream) -> Iterator[dict[str, Any]]:
+        yield from self.deltas(stream, RESULT[:5], RESULT[5:])
+        made = self.made(ask)
+        yield self.last(stream, self.answer(made))
+        yield self.logged(made)
+
+    def deltas(self, stream: ReplyStream, *texts: str) -> Iterator[dict[str, Any]]:
+        for text in texts:
+            sealed = stream.seal(jcs.canonical({"text": text}), last=False)
+            yield {"type": "delta", "sealed": base64_text(sealed)}
+
+    def last(self, stream: ReplyStream, answer: Answer) -> dict[str, Any]:
+        return {"type": "answer", "sealed": base64_text(stream.seal(answer.plaintext(), last=True))}
+
+    def logged(self, made: SimpleNamespace) -> dict[str, Any]:
+        _, body = self.log.answer("POST", "/api/v1/entries", made.leaf)
+        row = json.loads(body)
+        leaf_hash = merkle.leaf_hash(made.leaf).hex()
+        return {"type": "logged", "index": row["index"], "leaf_hash": leaf_hash, "proof": row["proof"]}
 
 
 @pytest.fixture(scope="session")
