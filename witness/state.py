@@ -54,10 +54,8 @@ class SqliteState:
     def advance(self, *, expected: Cosigned | None, new: Cosigned) -> bool:
         """Put ``new`` in the place of ``expected``; durable when it returns true."""
         origin = new.checkpoint.origin
-        if expected and (expected.checkpoint.origin, expected.checkpoint.size) > (
-            origin,
-            new.checkpoint.size,
-        ):
+        old = expected.checkpoint if expected else None
+        if old and (old.origin != origin or old.size > new.checkpoint.size):
             raise AssertionError("a witness's memory never moves backwards")
         if expected is None:
             return self._insert(origin, new)
