@@ -125,7 +125,14 @@ def verify(file: Path, policy_path: Path, at_ms: int | None, artifact: Path | No
 @click.command()
 @click.argument("prompt")
 @_policy_option
-@click.option("--connect", "address", type=Address(), required=True, help="The enclave's host.")
+@click.option(
+    "--connect",
+    "address",
+    type=Address(),
+    default=f"127.0.0.1:{DEFAULT_PORT}",
+    show_default=True,
+    help="The enclave's host.",
+)
 @click.option("--log", "log_url", help="The log's address; the policy's if it names one.")
 @click.option("--model", default=DEFAULT_MODEL, show_default=True, help="The model to ask for.")
 @click.option("--max-tokens", type=click.IntRange(1, 1_000_000), default=1024, show_default=True)

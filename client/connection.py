@@ -15,7 +15,7 @@ from assay.tlog import strict
 from assay.tlog.errors import LogError, UnavailableError, UntrustedError
 
 _CODE = re.compile(r"[a-z0-9-]{1,64}")
-_RETRYABLE = frozenset({"busy", "full", "log-unavailable", "llm-unavailable", "unavailable"})
+_RETRYABLE = frozenset({"clock-behind", "full", "log-unavailable", "model", "no-quote"})
 """Codes of an enclave's error message after which the same ask may succeed."""
 
 

@@ -80,7 +80,7 @@ def test_artifact_is_compared(files, world, capsys):
         ["verify", "absent.json", "--policy", "policy.toml"],
         ["verify", "answer.json", "--policy", "absent.toml"],
         ["verify", "answer.json", "--policy", "policy.toml", "--at", "yesterday"],
-        ["ask", "x", "--policy", "policy.toml"],
+        ["ask", "--policy", "policy.toml"],
         ["ask", "x", "--connect", "127.0.0.1:1"],
         ["ask", "x", "--policy", "policy.toml", "--connect", "127.0.0.1:0"],
         ["ask", "x", "--policy", "policy.toml", "--connect", "a b:1"],

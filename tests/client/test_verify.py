@@ -62,23 +62,22 @@ def test_documented_steps_are_the_checks_that_are_taken(story, policy):
 
 def check_flips(data, policy, positions):
     for position in positions:
-        for bit in (0x01, 0x80):
-            changed = bytearray(data)
-            changed[position] ^= bit
-            verdict = judge(bytes(changed), policy)
-            assert not verdict.verified, (position, bit)
-            assert failed(verdict), (position, bit)
+        changed = bytearray(data)
+        changed[position] ^= 1 << position % 8
+        verdict = judge(bytes(changed), policy)
+        assert not verdict.verified, position
+        assert failed(verdict), position
 
 
 def test_sampled_byte_flips_are_not_verified(story, policy):
-    positions = random.Random(7).sample(range(len(story.data)), 150)
-    check_flips(story.data, policy, positions)
+    check_flips(story.data, policy, random.Random(7).sample(range(len(story.data)), 300))
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
-def test_every_byte_flip_is_not_verified(story, policy):
-    check_flips(story.data, policy, range(len(story.data)))
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("part", range(8))
+def test_every_byte_flip_is_not_verified(story, policy, part):
+    check_flips(story.data, policy, range(part, len(story.data), 8))
 
 
 def test_truncations_are_refused_as_malformed(story, policy):
