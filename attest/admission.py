@@ -5,7 +5,7 @@ are passed in; nothing is looked up here. Every rule returns :class:`Admitted` o
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -95,7 +95,7 @@ def verify_attestation(attestation: Attestation) -> Statement:
 
 
 def verify_publishers(
-    product: str, signers: list[str], publishers: Mapping[str, Publishers]
+    product: str, signers: Sequence[str], publishers: Mapping[str, Publishers]
 ) -> frozenset[str]:
     """Check that enough of a product's publishers signed, and return which did.
 

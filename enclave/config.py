@@ -76,6 +76,7 @@ class HostInputs:
         region: what the host says of its place; nobody relies on it.
         state_dir: where sealed state lies.
         device: the simulated device's socket, or None.
+        packages: the stand-in's only: where the host's native packages are; its ``main.py`` has used it before.
     """
 
     listen: str
@@ -85,6 +86,7 @@ class HostInputs:
     region: str
     state_dir: Path
     device: str | None
+    packages: str | None
 
     def line(self) -> bytes:
         """The line as the launcher writes it."""
@@ -94,6 +96,7 @@ class HostInputs:
             "listen": self.listen,
             "llm_address": self.llm_address,
             "log_url": self.log_url,
+            "packages": self.packages,
             "region": self.region,
             "state_dir": str(self.state_dir),
         }
@@ -129,7 +132,7 @@ def parse_host_line(line: bytes) -> HostInputs:
     Raises:
         MalformedError: longer than 16 KiB, not canonical JSON, or other members.
     """
-    names = ("api_key", "device", "listen", "llm_address", "log_url", "region", "state_dir")
+    names = ("api_key", "device", "listen", "llm_address", "log_url", "packages", "region", "state_dir")
     value = jcs.parse_canonical(line.removesuffix(b"\n"), what="host line", max_bytes=MAX_LINE_SIZE)
     fields = jcs.Fields(value, what="host line", required=names)
     return HostInputs(
@@ -140,6 +143,7 @@ def parse_host_line(line: bytes) -> HostInputs:
         region=fields.text("region", empty=True),
         state_dir=Path(fields.text("state_dir")),
         device=fields.nullable("device", fields.text),
+        packages=fields.nullable("packages", fields.text),
     )
 
 

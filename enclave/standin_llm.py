@@ -4,7 +4,7 @@ Its certificate is issued by a CA whose private key derives from a fixed *public
 trusts everyone, which is the point: only the stand-in recipe does, and every answer says what it is.
 """
 
-import datetime
+import datetime as dt
 import hashlib
 import json
 import ssl
@@ -25,8 +25,8 @@ HOST = "llm.standin.example"
 LABEL = "[stand-in LLM, no model ran]"
 
 _SEED = b"assay stand-in LLM: a public seed, trust nothing that it signs"
-_NOT_BEFORE = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
-_NOT_AFTER = datetime.datetime(2056, 1, 1, tzinfo=datetime.UTC)
+_NOT_BEFORE = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+_NOT_AFTER = dt.datetime(2056, 1, 1, tzinfo=dt.UTC)
 _MAX_BODY = 1 << 20
 
 
@@ -130,7 +130,7 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = 30
     protocol_version = "HTTP/1.1"
 
-    def do_POST(self) -> None:  # noqa: N802  # the base class's name
+    def do_POST(self) -> None:
         """``/v1/messages``, as JSON or as server-sent events."""
         length = self.headers.get("content-length", "")
         if self.path != "/v1/messages" or not length.isdigit() or int(length) > _MAX_BODY:

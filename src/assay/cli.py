@@ -30,8 +30,8 @@ _COMMANDS = {
     "keys": ("assay.client.keys", "keys", "Make and show keys"),
     "log": ("assay.log_server.cli", "log", "Run a transparency log"),
     "measure": ("assay.builder.cli", "measure", "Recompute an MRENCLAVE; check a SIGSTRUCT against it"),
-    "publish": ("assay.builder.cli", "publish", "Publish a build's statements to a log"),
-    "rebuild": ("assay.builder.cli", "rebuild", "Rebuild a release and publish the verdict"),
+    "publish": ("assay.builder.publish_cli", "publish", "Publish a build's statements to a log"),
+    "rebuild": ("assay.builder.publish_cli", "rebuild", "Rebuild a release and publish the verdict"),
     "verify": ("assay.client.cli", "verify", "Verify a bundle or release offline"),
     "witness": ("assay.witness.cli", "witness", "Run a witness that cosigns checkpoints"),
 }

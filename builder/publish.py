@@ -1,0 +1,204 @@
+"""Publishing: what a build says of itself, signed, put into the log, and checked to be there.
+
+Two statements: the release (this measurement is this release) and the provenance (from what it was built, so
+that strangers can repeat it). Both are fixed before the first is sent: they are kept beside the release file
+until both are logged, and a retry sends the same bytes, which the log takes for the same entries.
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from assay.attest import dsse, entry, p256, statement
+from assay.attest.bundle import Bundle, format_bundle
+from assay.attest.entry import Attestation
+from assay.attest.statement import Digests, Predicate, Provenance, Release, Statement
+from assay.builder.output import BuildResult
+from assay.builder.record import BuildRecord
+from assay.client.log import LogClient, Submitted
+from assay.tlog import strict
+from assay.tlog.errors import MalformedError, UntrustedError
+from assay.tlog.merkle import Hash
+
+BUILD_TYPE = "urn:assay:build:gramine:v1"
+"""The build type of our provenance: ``externalParameters`` = {inputs, lock_sha256, recipe_sha256, source_sha256}."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseTerms:
+    """What the publisher adds to what the build says of itself.
+
+    Attributes:
+        advisories: Intel advisories that are accepted for this measurement.
+        valid_from_ms: Unix ms; ``valid_until_ms`` None means without end.
+        effective_after_ms: before it clients need not accept the release.
+        supersedes: leaf hash of the release that this one replaces.
+        source_commit: git commit, 40 hex digits, if the publisher wants to name it.
+    """
+
+    advisories: tuple[str, ...]
+    valid_from_ms: int
+    valid_until_ms: int | None
+    effective_after_ms: int
+    supersedes: Hash | None
+    source_commit: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A release that is in the log, with its provenance."""
+
+    release: Submitted
+    provenance: Submitted
+    file: Path
+
+
+def digests_of(record: BuildRecord) -> Digests:
+    """What a rebuild must agree with."""
+    return Digests(
+        mr_enclave=record.mr_enclave,
+        manifest_sha256=record.manifest_sha256,
+        tree_sha256=record.tree_sha256,
+        libpal_sha256=record.libpal_sha256,
+    )
+
+
+def release_of(record: BuildRecord, terms: ReleaseTerms) -> Release:
+    """The release statement's predicate."""
+    return Release(
+        product=record.product,
+        release=record.release,
+        digests=digests_of(record),
+        mr_signer=record.mr_signer,
+        isv_prod_id=record.isv_prod_id,
+        isv_svn=record.isv_svn,
+        attributes_flags=record.attribute_flags,
+        gramine_version=record.gramine_version,
+        trusted_files_sha256=record.trusted_files_sha256,
+        source_sha256=record.source_sha256,
+        source_commit=terms.source_commit,
+        advisories=terms.advisories,
+        valid_from_ms=terms.valid_from_ms,
+        valid_until_ms=terms.valid_until_ms,
+        effective_after_ms=terms.effective_after_ms,
+        supersedes=terms.supersedes,
+    )
+
+
+def provenance_of(record: BuildRecord, *, builder_id: str) -> Provenance:
+    """The provenance's predicate: everything that decides the measurement, by value or by digest."""
+    dependencies = [
+        {
+            "digest": {"sha256": wheel.sha256.hex()},
+            "name": wheel.file,
+            "uri": f"pkg:pypi/{wheel.name}@{wheel.version}",
+        }
+        for wheel in record.wheels
+    ]
+    dependencies += [
+        {"digest": {"sha256": record.libpal_sha256.hex()}, "name": "libpal.so"},
+        {"digest": {"sha256": record.libsysdb_sha256.hex()}, "name": "libsysdb.so"},
+    ]
+    return Provenance(
+        build_type=BUILD_TYPE,
+        external_parameters={
+            "inputs": dict(record.inputs),
+            "lock_sha256": record.lock_sha256.hex(),
+            "recipe_sha256": record.recipe_sha256.hex(),
+            "source_sha256": record.source_sha256.hex(),
+        },
+        builder_id=builder_id,
+        resolved_dependencies=tuple(dependencies),
+        invocation_id=f"urn:assay:build:{record.mr_enclave.hex()}",
+    )
+
+
+def attest(predicate: Predicate, digests: Digests, keys: Sequence[ec.EllipticCurvePrivateKey]) -> Attestation:
+    """Sign a statement about a build's subjects with every key."""
+    said = Statement(statement.release_subjects(digests), predicate)
+    verifiers = tuple(p256.spki(key.public_key()) for key in keys)
+    return Attestation(dsse.sign(statement.PAYLOAD_TYPE, said.payload(), keys), verifiers)
+
+
+def publish(
+    built: BuildResult,
+    *,
+    keys: Sequence[ec.EllipticCurvePrivateKey],
+    terms: ReleaseTerms,
+    log: LogClient,
+    file: Path,
+) -> Published:
+    """Put a build's release and provenance into the log, and write the release's bundle.
+
+    Args:
+        built: a build whose digests have been recomputed (:func:`~assay.builder.output.load_build`).
+        keys: of the publishers.
+        terms: what they add.
+        log: where to; its proofs are verified.
+        file: the ``*.release.json`` to write.
+
+    Raises:
+        LogError: the log refuses an entry, does not answer, or proves something else.
+        UntrustedError: ``file`` already holds another release (code ``exists``).
+    """
+    if file.exists():
+        raise UntrustedError(f"{file} is there already; a release is published once", code="exists")
+    pending = file.with_name(file.name + ".pending")
+    release, provenance = _pending(pending) or _prepare(pending, built.record, keys, terms)
+    _require_same_build(release, built.record)
+    submitted = log.submit(release)
+    proven = log.submit(provenance)
+    bundle = Bundle(subject=submitted.logged, answer=None, enclave=None, release=None, rebuilds=())
+    _write(file, format_bundle(bundle))
+    pending.unlink()
+    return Published(submitted, proven, file)
+
+
+def _prepare(
+    pending: Path, record: BuildRecord, keys: Sequence[ec.EllipticCurvePrivateKey], terms: ReleaseTerms
+) -> tuple[bytes, bytes]:
+    digests = digests_of(record)
+    builder_id = f"urn:assay:signer:{p256.signer_id(p256.spki(keys[0].public_key()))}"
+    release = entry.format_entry(attest(release_of(record, terms), digests, keys))
+    provenance = entry.format_entry(attest(provenance_of(record, builder_id=builder_id), digests, keys))
+    content = {"release": strict.base64_text(release), "provenance": strict.base64_text(provenance)}
+    _write(pending, json.dumps(content).encode())
+    return release, provenance
+
+
+def _pending(path: Path) -> tuple[bytes, bytes] | None:
+    """What an earlier attempt fixed and did not finish."""
+    if not path.exists():
+        return None
+    try:
+        content = json.loads(path.read_bytes())
+        names = ("release", "provenance")
+        release, provenance = (strict.base64_bytes(content[name], what=name) for name in names)
+    except (ValueError, LookupError, TypeError) as error:
+        raise MalformedError(f"{path}: not what an interrupted publication leaves", code="pending") from error
+    return release, provenance
+
+
+def _require_same_build(leaf: bytes, record: BuildRecord) -> None:
+    parsed = entry.parse_entry(leaf)
+    if isinstance(parsed, Attestation):
+        said = statement.parse_statement(parsed.envelope.payload).predicate
+        if isinstance(said, Release) and said.digests == digests_of(record):
+            return
+    raise UntrustedError(
+        "an interrupted publication of another build waits beside the release file; remove it or finish it",
+        code="pending",
+    )
+
+
+def _write(path: Path, data: bytes) -> None:
+    temporary = path.with_name(path.name + ".new")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

@@ -1,0 +1,195 @@
+"""Rebuilding: repeat a published release from its source, compare, and publish the verdict, good or bad.
+
+The release's provenance is found in the log. What it says is checked, not believed: the recipe and the lock
+are looked for in the rebuilder's own source by their digests. A failure is a verdict too.
+"""
+
+import hashlib
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from assay.attest import admission, bundle, entry
+from assay.attest.bundle import Bundle
+from assay.attest.entry import Attestation
+from assay.attest.statement import LOG_TAIL_SIZE, Digests, Provenance, Rebuild, Release, Statement, Verdict
+from assay.builder.build import WheelFinder, build
+from assay.builder.compose import Inputs
+from assay.builder.publish import BUILD_TYPE, attest, digests_of
+from assay.builder.recipe import LOCK_FILE, RECIPE_FILE
+from assay.client.judge_release import signers_of
+from assay.client.log import LogClient, Submitted
+from assay.client.trust import Policy
+from assay.tlog import merkle
+from assay.tlog.errors import LogError, MalformedError, UntrustedError
+from assay.tlog.merkle import Hash
+from assay.tlog.tlog_proof import verify_proof
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A release that was verified to be its publishers', and from what they say it was built."""
+
+    release: Release
+    leaf_hash: Hash
+    provenance: Provenance
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """A verdict that is in the log."""
+
+    rebuild: Rebuild
+    submitted: Submitted
+
+
+def open_task(data: bytes, *, policy: Policy, log: LogClient) -> Task:
+    """Read a release file, verify it, and find its provenance in the log.
+
+    Raises:
+        MalformedError: no release.
+        UntrustedError: not its publishers', not in the log, or without provenance (code ``no-provenance``).
+        LogError: the log does not answer.
+    """
+    parsed: Bundle = bundle.parse_bundle(data)
+    leaf_hash = merkle.leaf_hash(parsed.subject.leaf)
+    said, signers = _signed(parsed.subject.leaf)
+    if not isinstance(said.predicate, Release):
+        raise MalformedError("the file's subject is no release", code="no-release")
+    release = said.predicate
+    admission.verify_publishers(release.product, signers, policy.publishers)
+    verify_proof(parsed.subject.proof, leaf=leaf_hash, policy=policy.log)
+    for found in log.search({"kind": "attestation", "sha256": release.digests.manifest_sha256.hex()}):
+        provenance = _provenance(found.leaf, said, policy)
+        if provenance is not None:
+            return Task(release, leaf_hash, provenance)
+    raise UntrustedError("the log has no provenance of this release by its publishers", code="no-provenance")
+
+
+def rebuild(
+    task: Task,
+    *,
+    source: Path,
+    key: ec.EllipticCurvePrivateKey,
+    log: LogClient,
+    find_wheels: WheelFinder,
+    report: Callable[[str], None],
+    now_ms: Callable[[], int],
+) -> Rebuilt:
+    """Build the release again in a fresh folder and publish the verdict.
+
+    Args:
+        task: what to rebuild.
+        source: the rebuilder's own checkout.
+        key: the rebuilder's.
+        log: where the verdict goes.
+        find_wheels: gives the wheels of the lock.
+        report: takes the build's lines, which are also its log.
+        now_ms: the clock.
+
+    Raises:
+        LogError: the log refuses the verdict or does not answer; the build's own failures are verdicts.
+    """
+    lines: list[str] = []
+
+    def note(line: str) -> None:
+        lines.append(line)
+        report(line)
+
+    started_ms = now_ms()
+    observed = _build(task, source, find_wheels, note)
+    verdict = _verdict(task.release.digests, observed)
+    note(f"verdict: {verdict}")
+    text = "\n".join(lines).encode("utf-8", "replace")
+    said = Rebuild(
+        product=task.release.product,
+        release=task.release.release,
+        release_leaf=task.leaf_hash,
+        verdict=verdict,
+        expected=task.release.digests,
+        observed=observed,
+        log_tail=text[-LOG_TAIL_SIZE:].decode("utf-8", "ignore"),
+        log_sha256=hashlib.sha256(text).digest(),
+        started_ms=started_ms,
+        finished_ms=now_ms(),
+    )
+    submitted = log.submit(entry.format_entry(attest(said, task.release.digests, [key])))
+    return Rebuilt(said, submitted)
+
+
+def _build(task: Task, source: Path, find_wheels: WheelFinder, note: Callable[[str], None]) -> Digests | None:
+    try:
+        recipe = find_recipe(source, task.provenance)
+        note(f"recipe: {recipe.relative_to(source)}")
+        with tempfile.TemporaryDirectory(prefix="assay-rebuild-") as folder:
+            result = build(
+                recipe,
+                source,
+                _inputs(task.provenance),
+                Path(folder) / "out",
+                find_wheels=find_wheels,
+                report=note,
+            )
+    except (LogError, OSError) as error:
+        note(f"failed: {error}")
+        return None
+    return digests_of(result.record)
+
+
+def find_recipe(source: Path, provenance: Provenance) -> Path:
+    """The folder in the source whose recipe and lock are those of the provenance.
+
+    Raises:
+        UntrustedError: there is none (code ``no-recipe``): the source is not that of the release.
+    """
+    wanted = tuple(str(provenance.external_parameters.get(name)) for name in ("recipe_sha256", "lock_sha256"))
+    for path in sorted(source.glob(f"reproducible/*/{RECIPE_FILE}")):
+        found = tuple(_sha256(path.with_name(name)) for name in (RECIPE_FILE, LOCK_FILE))
+        if found == wanted:
+            return path.parent
+    raise UntrustedError(
+        "no recipe in the source is the one that the release was built from", code="no-recipe"
+    )
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _inputs(provenance: Provenance) -> Inputs:
+    inputs = provenance.external_parameters.get("inputs")
+    match inputs:
+        case {"ca": str(ca), "log_policy": str(log_policy)}:
+            return Inputs(log_policy=log_policy.encode(), ca=ca.encode())
+        case _:
+            raise MalformedError("the provenance does not hold the build's inputs", code="no-inputs")
+
+
+def _verdict(expected: Digests, observed: Digests | None) -> Verdict:
+    if observed is None:
+        return Verdict.FAILED
+    return Verdict.REPRODUCED if observed == expected else Verdict.DIFFERENT
+
+
+def _signed(leaf: bytes) -> tuple[Statement, tuple[str, ...]]:
+    """A verified statement and who signed it."""
+    parsed = entry.parse_entry(leaf)
+    if not isinstance(parsed, Attestation):
+        raise MalformedError("the file's subject is no attestation", code="no-release")
+    return admission.verify_attestation(parsed), signers_of(parsed)
+
+
+def _provenance(leaf: bytes, release: Statement, policy: Policy) -> Provenance | None:
+    """The provenance in a leaf, if it is one of this release by its publishers; strangers' are passed over."""
+    assert isinstance(release.predicate, Release)
+    try:
+        said, signers = _signed(leaf)
+        admission.verify_publishers(release.predicate.product, signers, policy.publishers)
+    except LogError:
+        return None
+    if said.subjects != release.subjects or not isinstance(said.predicate, Provenance):
+        return None
+    return said.predicate if said.predicate.build_type == BUILD_TYPE else None

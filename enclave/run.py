@@ -1,0 +1,215 @@
+"""The launcher: starts the agent of a build under a runtime, and stands between it and the host.
+
+``sgx`` and ``direct`` hand the build to Gramine. ``simulated`` does what Gramine's loader would do about the
+measurement, in software: it checks every trusted file against the manifest, measures manifest and libpal, and
+gives that measurement, not the enclave's own word, to the simulated device. Then it runs the measured copy of
+the agent with the host's interpreter and an empty environment.
+"""
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from assay.attest.gramine.measure import measure
+from assay.enclave.config import HostInputs
+from assay.enclave.simulated_device import DeviceServer, open_platform
+from assay.tlog import strict
+from assay.tlog.errors import MalformedError, UnavailableError, UntrustedError
+
+MAX_READY_LINE = 65_536
+
+
+class Runtime(StrEnum):
+    """What runs the agent. ``auto`` is SGX or nothing: a simulation is never chosen for anyone."""
+
+    AUTO = "auto"
+    SGX = "sgx"
+    DIRECT = "direct"
+    SIMULATED = "simulated"
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """A build's folder: ``<name>.manifest.sgx``, ``libpal.so``, and the files that the manifest trusts."""
+
+    folder: Path
+    name: str
+    manifest: bytes
+    table: Mapping[str, Any]
+    libpal: bytes
+
+    @property
+    def isv_prod_id(self) -> int:
+        """The product number that the SIGSTRUCT would carry."""
+        return int(self.table["sgx"]["isvprodid"])
+
+    @property
+    def isv_svn(self) -> int:
+        """The security version that the SIGSTRUCT would carry."""
+        return int(self.table["sgx"]["isvsvn"])
+
+
+def read_build(folder: Path) -> Build:
+    """Read a build's manifest and libpal.
+
+    Raises:
+        MalformedError: no build there, or a manifest that cannot be read (code ``build``).
+    """
+    manifests = sorted(folder.glob("*.manifest.sgx"))
+    if len(manifests) != 1 or not (folder / "libpal.so").is_file():
+        raise MalformedError(
+            f"{folder}: no build: one .manifest.sgx and libpal.so belong there", code="build"
+        )
+    manifest = manifests[0].read_bytes()
+    try:
+        table = tomllib.loads(manifest.decode())
+        name = manifests[0].name.removesuffix(".manifest.sgx")
+        return Build(folder, name, manifest, table, (folder / "libpal.so").read_bytes())
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise MalformedError(f"{manifests[0]}: not TOML: {error}", code="build") from error
+
+
+def verify_trusted_files(build: Build) -> int:
+    """Check that every trusted file is there and has its digest; returns how many there are.
+
+    Gramine checks a file when it is opened, and a file that the host hides is merely absent to it; here all are
+    checked before the start.
+
+    Raises:
+        MalformedError: a manifest that lists something else than files with digests.
+        UntrustedError: a file that is missing or changed (code ``trusted-file``).
+    """
+    try:
+        entries = [*build.table["sgx"]["trusted_files"], build.table["loader"]["entrypoint"]]
+        listed = [(str(each["uri"]), str(each["sha256"])) for each in entries]
+    except (KeyError, TypeError) as error:
+        raise MalformedError(
+            "the manifest's trusted files are no list of {uri, sha256}", code="build"
+        ) from error
+    for uri, digest in listed:
+        path = build.folder / uri.removeprefix("file:")
+        expected = strict.hex_bytes(digest, what=uri, length=32)
+        try:
+            found = hashlib.sha256(path.read_bytes()).digest()
+        except OSError as error:
+            raise UntrustedError(f"{uri} is trusted but cannot be read", code="trusted-file") from error
+        if found != expected:
+            raise UntrustedError(f"{uri} is not the file that the manifest trusts", code="trusted-file")
+    return len(listed)
+
+
+def choose(runtime: Runtime) -> Runtime:
+    """Resolve ``auto``, and check that the runtime can be had here.
+
+    Raises:
+        UnavailableError: it cannot (code ``no-runtime``).
+    """
+    if runtime in (Runtime.AUTO, Runtime.SGX):
+        if Path("/dev/sgx_enclave").exists() and shutil.which("gramine-sgx"):
+            return Runtime.SGX
+        raise UnavailableError(
+            "no SGX here: it takes /dev/sgx_enclave and gramine-sgx; --runtime simulated must be asked for by name",
+            code="no-runtime",
+        )
+    if runtime is Runtime.DIRECT and not shutil.which("gramine-direct"):
+        raise UnavailableError("gramine-direct is not installed", code="no-runtime")
+    return runtime
+
+
+def launch(
+    build: Build,
+    runtime: Runtime,
+    inputs: HostInputs,
+    *,
+    device: Path | None,
+    ready: Callable[[dict[str, Any]], None],
+) -> int:
+    """Run the agent until it ends or we are interrupted; returns its exit code.
+
+    Args:
+        build: what runs.
+        runtime: as :func:`choose` gave it.
+        inputs: what the agent is told; the device's socket is filled in here.
+        device: the simulated device's folder, for the simulated runtime.
+        ready: gets what the agent reports once it serves.
+    """
+    if runtime is not Runtime.SIMULATED:
+        program = "gramine-sgx" if runtime is Runtime.SGX else "gramine-direct"
+        return _supervise([program, build.name], build.folder, inputs, ready)
+    if device is None:
+        raise MalformedError("--runtime simulated needs --device", code="no-device")
+    verify_trusted_files(build)
+    with tempfile.TemporaryDirectory(prefix="assay-") as scratch:
+        path = Path(scratch) / "device"
+        measured = measure(build.manifest, build.libpal)
+        DeviceServer(
+            open_platform(device),
+            mr_enclave=measured.mr_enclave,
+            isv_prod_id=build.isv_prod_id,
+            isv_svn=build.isv_svn,
+            path=path,
+        ).start()
+        told = replace(inputs, device=str(path), packages=sysconfig.get_path("platlib"))
+        return _supervise(simulated_command(build), build.folder, told, ready)
+
+
+def simulated_command(build: Build) -> list[str]:
+    """The manifest's argument vector, with the host's interpreter and its paths in the build's folder.
+
+    Raises:
+        MalformedError: a manifest without arguments (code ``build``).
+    """
+    try:
+        argv = [str(each) for each in build.table["loader"]["argv"]]
+        mounts = [
+            (str(each["path"]), str(each["uri"])) for each in build.table["fs"]["mounts"] if "uri" in each
+        ]
+    except (KeyError, TypeError) as error:
+        raise MalformedError("the manifest has no arguments or mounts", code="build") from error
+    return [sys.executable, *(_host_path(build.folder, mounts, each) for each in argv[1:])]
+
+
+def _host_path(folder: Path, mounts: Sequence[tuple[str, str]], argument: str) -> str:
+    """Where a path inside the enclave lies in the build's folder; what is no path stays."""
+    inside = [(path, uri) for path, uri in mounts if argument.startswith(path.rstrip("/") + "/")]
+    if not inside:
+        return argument
+    path, uri = max(inside, key=lambda mount: len(mount[0]))
+    return str((folder / uri.removeprefix("file:")).resolve()) + argument[len(path.rstrip("/")) :]
+
+
+def _supervise(
+    command: Sequence[str], folder: Path, inputs: HostInputs, ready: Callable[[dict[str, Any]], None]
+) -> int:
+    """Start the agent, give it its line, pass its report on, and wait; it ends when its input closes."""
+    process = subprocess.Popen(command, cwd=folder, env={}, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        process.stdin.write(inputs.line())
+        process.stdin.flush()
+        line = process.stdout.readline(MAX_READY_LINE)
+        if line:
+            ready(json.loads(line))
+        return process.wait()
+    except BrokenPipeError:
+        return process.wait()
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        process.stdin.close()
+        try:
+            process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
