@@ -523,17 +523,18 @@ class FakeEnclave:
 
     def __enter__(self) -> Self:
         self._socket = socket.create_server(("127.0.0.1", 0))
+        self._socket.settimeout(5)
         self.address = self._socket.getsockname()
         self._thread = threading.Thread(target=self._serve)
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._socket.close()
+        self._socket.shutdown(socket.SHUT_RDWR)  # wakes an accept that nobody needs any more
         self._thread.join()
+        self._socket.close()
 
     def _serve(self) -> None:
-        self._socket.settimeout(5)
         try:
             connection, _ = self._socket.accept()
         except OSError:
