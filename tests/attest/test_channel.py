@@ -339,9 +339,8 @@ def test_nothing_opens_after_the_last_reply_or_after_a_bad_one():
     _, opening = streams()
     with pytest.raises(UntrustedError):
         opening.open(b"junk", last=False)
-    for reply in good:
-        with pytest.raises(UntrustedError):
-            opening.open(reply, last=False)
+    with pytest.raises(UntrustedError):  # the next one by its number
+        opening.open(good[1], last=True)
 
 
 def test_every_changed_byte_and_every_truncation_of_a_reply_is_refused():
