@@ -1,0 +1,140 @@
+"""The builder's commands: build a recipe, and measure what was built.
+
+Results go to stdout, progress to stderr. Errors of :mod:`assay.tlog.errors` are left to the roof, which
+turns them into messages and exit codes.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import click
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from rich.console import Console
+
+from assay.builder.attributes import verify_signed_for
+from assay.builder.build import build as build_recipe
+from assay.builder.compose import Inputs
+from assay.builder.measure import measure as measure_enclave
+from assay.builder.options import parse_manifest
+from assay.builder.output import BuildResult
+from assay.builder.sigstruct import verify_sigstruct
+from assay.builder.wheels import wheel_finder
+from assay.tlog.errors import MalformedError
+
+LOG_POLICY_FILE = "log-policy.txt"
+CA_FILE = "llm-ca.pem"
+
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+_NEW = click.Path(path_type=Path)
+
+
+@click.command()
+@click.argument("recipe_dir", type=_FOLDER)
+@click.option("--out", type=_NEW, required=True, help="The folder to write.")
+@click.option("--source", type=_FOLDER, help="The root of the sources [default: RECIPE_DIR/../..].")
+@click.option("--log-policy", type=_FILE, help=f"The log policy [default: RECIPE_DIR/{LOG_POLICY_FILE}].")
+@click.option("--ca", type=_FILE, help=f"The CA bundle, PEM [default: RECIPE_DIR/{CA_FILE}].")
+@click.option("--wheels", type=_FOLDER, help="Take wheels from here only, and fetch nothing.")
+@click.option("--signing-key", type=_FILE, help="RSA-3072 key (PEM, exponent 3): write a SIGSTRUCT too.")
+@click.option("--force", is_flag=True, help="Replace another build in the folder.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def build(
+    recipe_dir: Path,
+    out: Path,
+    source: Path | None,
+    log_policy: Path | None,
+    ca: Path | None,
+    wheels: Path | None,
+    signing_key: Path | None,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Build the enclave of RECIPE_DIR: tree, canonical manifest, MRENCLAVE and record.
+
+    The same recipe, sources, inputs and wheels give the same bytes on any machine.
+    """
+    console = Console(stderr=True, highlight=False)
+    inputs = Inputs(
+        log_policy=_input(log_policy, recipe_dir / LOG_POLICY_FILE, option="--log-policy"),
+        ca=_input(ca, recipe_dir / CA_FILE, option="--ca"),
+    )
+    result = build_recipe(
+        recipe_dir,
+        source or recipe_dir.resolve().parents[1],
+        inputs,
+        out,
+        find_wheels=wheel_finder(wheels),
+        report=lambda line: console.print(line, markup=False),
+        signing_key=None if signing_key is None else _load_signing_key(signing_key),
+        force=force,
+    )
+    _print_result(_build_json(result), as_json=as_json)
+
+
+@click.command()
+@click.option("--manifest", type=_FILE, required=True, help="The .manifest.sgx file.")
+@click.option("--libpal", type=_FILE, required=True, help="The SGX libpal.so.")
+@click.option("--sigstruct", type=_FILE, help="A SIGSTRUCT (.sig) that must be for this enclave.")
+@click.option("--sgxs", type=_NEW, help="Write the measured stream: its SHA-256 is MRENCLAVE.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def measure(manifest: Path, libpal: Path, sigstruct: Path | None, sgxs: Path | None, as_json: bool) -> None:
+    """Recompute MRENCLAVE from a manifest and libpal; check a SIGSTRUCT against it."""
+    text, image = manifest.read_bytes(), libpal.read_bytes()
+    measured = measure_enclave(text, image)
+    mr_signer = None
+    if sigstruct is not None:
+        signed = verify_sigstruct(sigstruct.read_bytes())
+        mr_signer = verify_signed_for(signed, parse_manifest(text), measured.mr_enclave).mr_signer
+    if sgxs is not None:
+        with sgxs.open("wb") as sink:
+            measure_enclave(text, image, sink=sink)
+    result = {
+        "mr_enclave": measured.mr_enclave.hex(),
+        "mr_signer": None if mr_signer is None else mr_signer.hex(),
+        "enclave_size": measured.options.enclave_size,
+        "edmm": measured.options.edmm,
+        "threads": measured.options.max_threads,
+    }
+    _print_result(result, as_json=as_json)
+
+
+commands: list[click.Command] = [build, measure]
+"""What the builder adds to the program."""
+
+
+def _build_json(result: BuildResult) -> dict[str, object]:
+    return {
+        "mr_enclave": result.record.mr_enclave.hex(),
+        "manifest_sha256": result.record.manifest_sha256.hex(),
+        "tree_sha256": result.record.tree_sha256.hex(),
+        "out": str(result.out),
+    }
+
+
+def _input(given: Path | None, default: Path, *, option: str) -> bytes:
+    path = given or default
+    if not path.is_file():
+        raise click.UsageError(f"{default} does not exist; name the file with {option}")
+    return path.read_bytes()
+
+
+def _load_signing_key(path: Path) -> RSAPrivateKey:
+    try:
+        key = load_pem_private_key(path.read_bytes(), password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise MalformedError(f"{path}: not an unencrypted private key in PEM") from error
+    if not isinstance(key, RSAPrivateKey):
+        raise MalformedError(f"{path}: not an RSA key")
+    return key
+
+
+def _print_result(result: Mapping[str, object], *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(result))
+        return
+    for name, value in result.items():
+        click.echo(f"{name.replace('_', ' '):15} {'-' if value is None else value}")
