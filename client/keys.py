@@ -24,9 +24,10 @@ NOTE_KINDS = {
 PEM_KINDS = ("publisher", "rebuilder", "revoker", "user", "broker")
 
 
-def new_note_keys(name: str, kind: str) -> tuple[SignerKey, ...]:
-    """Two fresh keys of a log or a witness under one name."""
-    return tuple(SignerKey(name, key_type, os.urandom(32)) for key_type in NOTE_KINDS[kind])
+def new_note_keys(name: str, kind: str) -> tuple[SignerKey, SignerKey]:
+    """Two fresh keys of a log or a witness under one name, from independent seeds."""
+    ed25519, ml_dsa_44 = NOTE_KINDS[kind]
+    return SignerKey(name, ed25519, os.urandom(32)), SignerKey(name, ml_dsa_44, os.urandom(32))
 
 
 def write_private(path: Path, data: bytes) -> None:

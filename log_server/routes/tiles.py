@@ -30,7 +30,8 @@ def checkpoint() -> Response:
     response = Response(note, content_type="text/plain; charset=utf-8")
     response.headers["Cache-Control"] = "public, max-age=1, must-revalidate"
     response.set_etag(hashlib.sha256(note).hexdigest())
-    return response.make_conditional(request)
+    response.make_conditional(request)
+    return response
 
 
 @blueprint.get("/tile/<path:rest>")
@@ -46,7 +47,8 @@ def tile(rest: str) -> Response:
     response = Response(content, content_type="application/octet-stream")
     response.headers["Cache-Control"] = _FULL if full else _PARTIAL
     response.set_etag(hashlib.sha256(path.encode()).hexdigest())  # a path's bytes never change
-    return response.make_conditional(request)
+    response.make_conditional(request)
+    return response
 
 
 def _tile(path: str) -> tuple[bytes, bool]:
