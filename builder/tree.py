@@ -168,7 +168,9 @@ def check_regular(path: Path) -> Path:
 
 
 def _walk(folder: Path) -> Iterable[Path]:
-    for entry in os.scandir(folder):
+    with os.scandir(folder) as scan:
+        entries = list(scan)
+    for entry in entries:
         if entry.is_dir(follow_symlinks=False):
             if entry.name != _BYTECODE_FOLDER:
                 yield from _walk(Path(entry.path))
