@@ -261,8 +261,16 @@ def test_ed25519_keys_cosign_no_subtrees() -> None:
     with pytest.raises(MalformedError):
         cosign_subtree(SUBTREE, ED, time_s=0)
     line = cosign(CHECKPOINT, ED, time_s=0)
-    with pytest.raises(UntrustedError):
+    with pytest.raises(UntrustedError) as caught:
         verify_subtree_cosignature(Subtree("log.example", 0, 300, CHECKPOINT.root), line, ED.verifier)
+    assert caught.value.code == "key-type"
+
+
+def test_subtrees_end_where_numbers_end() -> None:
+    largest = Subtree("log.example", 0, 2**63 - 1, SUBTREE.root)
+    verify_subtree_cosignature(largest, cosign_subtree(largest, ML_DSA, time_s=0), ML_DSA.verifier)
+    with pytest.raises(MalformedError):
+        cosign_subtree(replace(largest, end=2**63), ML_DSA, time_s=0)
 
 
 def test_subtree_blob_of_another_length_is_refused() -> None:

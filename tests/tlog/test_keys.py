@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given
@@ -127,6 +128,7 @@ def test_every_changed_character_of_a_vkey_and_a_signer_key_is_refused() -> None
         EXAMPLE + "=",
         EXAMPLE.replace("k", "\u212a"),
         "x" * 5000,
+        vkey_text("x" * 5000, 1, bytes.fromhex("05" * 32)),
     ],
 )
 def test_second_spellings_of_a_vkey_are_refused(text: str) -> None:
@@ -240,11 +242,13 @@ def test_ecdsa_keys_of_other_curves_algorithms_and_encodings_are_refused() -> No
     p256 = ec.derive_private_key(5, ec.SECP256R1())
     compressed_point = p256.public_key().public_bytes(Encoding.X962, PublicFormat.CompressedPoint)
     header = bytes.fromhex("3039301306072a8648ce3d020106082a8648ce3d030107032200")
+    ed25519_key = Ed25519PrivateKey.from_private_bytes(bytes(32)).public_key()
     rsa_key = rsa.generate_private_key(65537, 2048).public_key()
     refused = [
         spki(ec.derive_private_key(5, ec.SECP256K1())),
         spki(ec.derive_private_key(5, ec.SECP224R1())),
         rsa_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo),
+        ed25519_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo),
         header + compressed_point,
         spki(p256) + b"\x00",
         b"\x30\x81\x59" + spki(p256)[2:],
@@ -289,6 +293,8 @@ def test_no_repr_or_message_shows_a_seed() -> None:
             text + "\n",
             text + "=",
             text.replace("a.example", "b.example"),
+            text.removeprefix("PRIVATE+KEY+"),
+            f"PRIVATE+KEY+{text}",
             text[1:],
             secret,
         ]

@@ -411,6 +411,20 @@ def test_two_of_three_and_any_of_two(count: int) -> None:
                 assert (f"'w{n}'" in str(caught.value)) is (n not in subset)
 
 
+def test_only_the_first_missing_witnesses_are_named() -> None:
+    many = [signer(f"m{n}.example", KeyType.COSIGNATURE_ED25519, 300 + n) for n in range(20)]
+    rows = "".join(f"witness m{n} {each.verifier}\n" for n, each in enumerate(many))
+    for count, more in ((8, None), (9, "1 more"), (20, "12 more")):
+        policy = parse_policy(f"{LOG}{rows}group g all {' '.join(f'm{n}' for n in range(count))}\nquorum g\n")
+        policy = replace(policy, witnesses=policy.witnesses[:count])
+        with pytest.raises(UntrustedError) as caught:
+            verify_cosigned_checkpoint(cosigned(), policy)
+        assert "'m7'" in str(caught.value)
+        assert "'m8'" not in str(caught.value)
+        assert ("more" in str(caught.value)) is (more is not None)
+        assert (more or "") in str(caught.value)
+
+
 def test_quorum_none_needs_no_cosignature_but_still_refuses_bad_ones() -> None:
     policy = parse_policy(f"{LOG}{WITNESSES}quorum none\n")
     found = verify_cosigned_checkpoint(cosigned(), policy)

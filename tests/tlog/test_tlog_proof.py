@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from assay.tlog.errors import LogError, MalformedError, UntrustedError
 from assay.tlog.merkle import Hash, leaf_hash
+from assay.tlog.note import Note, NoteSignature, format_note, parse_note
 from assay.tlog.policy import parse_policy
 from assay.tlog.tlog_proof import (
     HEADER,
@@ -151,6 +152,7 @@ def edited(old: str, new: str) -> bytes:
         edited("index 3", "index -3"),
         edited("index 3", "index 3 "),
         edited("index 3", "index"),
+        edited("index 3", "3"),
         edited("index 3", "Index 3"),
         edited("index 3", "index ٣"),
         edited("index 3", f"index {2**63}"),
@@ -169,6 +171,8 @@ def edited(old: str, new: str) -> bytes:
         GOLDEN["proof"].encode() + b"x",
         GOLDEN["proof"].encode().replace(b"\n", b"\r\n"),
         f"{HEADER}\nindex 3\n\n".encode(),
+        f"{HEADER}\n\n".encode() + CHECKPOINT,
+        f"{HEADER}\nextra AA==\n\n".encode() + CHECKPOINT,
         f"{HEADER}\nindex 3\n\nnot a checkpoint\n".encode(),
     ],
 )
@@ -193,8 +197,18 @@ def test_bounds_hold_at_the_edge() -> None:
     assert max(len(line) for line in longest.split(b"\n")) < 64 * 1024
     with pytest.raises(MalformedError):
         TlogProof(0, (), CHECKPOINT, bytes(MAX_EXTRA_SIZE + 1))
+    strangers = tuple(NoteSignature("s.example", bytes(4), bytes(10_000)) for _ in range(76))
+    note = parse_note(CHECKPOINT)
+    largest = format_note(Note(note.text, (*note.signatures, *strangers)))
+    filler = NoteSignature("s.example", bytes(4), bytes((MAX_PROOF_SIZE - len(largest)) * 3 // 4 - 80))
+    near = format_note(Note(note.text, (*note.signatures, *strangers, filler)))
+    parts = [TlogProof(0, (), near), TlogProof(0, hashes, near)]
+    assert len(format_proof(parts[0])) <= MAX_PROOF_SIZE
+    assert parse_proof(format_proof(parts[0])) == parts[0]
     with pytest.raises(MalformedError):
-        parse_proof(DATA + b"x" * MAX_PROOF_SIZE)
+        format_proof(parts[1])
+    with pytest.raises(MalformedError):
+        parse_proof(format_proof(parts[0]).replace(b"index 0\n", b"index 0\n" + (b"A" * 43 + b"=\n") * 63))
 
 
 @pytest.mark.parametrize(

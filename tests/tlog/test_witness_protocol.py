@@ -110,6 +110,7 @@ def test_every_flipped_byte_changes_the_request_or_is_refused() -> None:
         "old\n\n",
         "old \n\n",
         "old 03\n\n",
+        "3\n\n",
         "old +3\n\n",
         "old -3\n\n",
         "old 3 \n\n",
@@ -181,7 +182,9 @@ def test_cosignature_lines_format_back_and_other_spellings_are_refused() -> None
         b"\xff",
         body.replace(b"\n", b"\r\n"),
     ]
-    for bad in (*refused, body * 51, body + b" " * MAX_BODY_SIZE):
+    large = format_cosignature_lines([NoteSignature("w.example", bytes(4), bytes(3000))] * 40)
+    assert len(large) > MAX_BODY_SIZE
+    for bad in (*refused, body * 51, large):
         with pytest.raises(MalformedError):
             parse_cosignature_lines(bad)
 

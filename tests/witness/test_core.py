@@ -376,6 +376,7 @@ class Interleaved(Memory):
 
 
 def race(witness: Witness, bodies: Sequence[bytes]) -> list[int]:
+    """The statuses of requests sent at once."""
     statuses = [0] * len(bodies)
 
     def run(place: int) -> None:
@@ -422,6 +423,36 @@ def test_many_racers_on_sqlite_never_roll_back(
         assert held.checkpoint == log.checkpoint(size + (1, 2, 3, 4, 1, 2)[statuses.index(200)])
         size = held.checkpoint.size
     state.close()
+
+
+def test_the_loser_of_a_race_is_told_the_winners_size(
+    memory: Memory, make_log: MakeLog, log_signers: Signers, witness_signers: Signers
+) -> None:
+    log = make_log()
+    witness = witness_of(memory, log_signers, witness_signers)
+    for start, end in ((0, 5), (5, 9)):
+
+        def win_first(start: int = start, end: int = end) -> int:
+            """The clock is read between the look at the state and the swap: where the other one wins."""
+            add(witness, log.request(start, end))
+            return NOW_S
+
+        with pytest.raises(ConflictError) as caught:
+            witness.add_checkpoint(log.request(start, end + 1), now_s=win_first)
+        assert caught.value.size == end
+
+
+def test_a_lost_swap_without_any_state_is_a_conflict_with_size_0(
+    make_log: MakeLog, log_signers: Signers, witness_signers: Signers
+) -> None:
+    class Refusing(Memory):
+        def advance(self, *, expected: Cosigned | None, new: Cosigned) -> bool:
+            return False
+
+    witness = witness_of(Refusing(), log_signers, witness_signers)
+    with pytest.raises(ConflictError) as caught:
+        add(witness, make_log().request(0, 5))
+    assert caught.value.size == 0
 
 
 # --- any sequence
