@@ -1,5 +1,6 @@
 """What a receipt shows of one answer, and what its holder can show besides."""
 
+from collections.abc import Iterable
 from itertools import pairwise
 
 from assay.attest import jcs, merkle_json, output, p256, receipt
@@ -14,6 +15,7 @@ from assay.client.judge_log import CLOCK_TOLERANCE_S, Proven, quorum_time_s
 from assay.client.verdict import Passed, Skipped
 from assay.tlog import merkle
 from assay.tlog.errors import InconsistentError, MalformedError, StaleError, UntrustedError
+from assay.tlog.policy import CosignedCheckpoint
 
 
 def judge_receipt_signature(signed: SignedReceipt, registration: Registration) -> Passed[Receipt]:
@@ -47,27 +49,29 @@ def judge_receipt_registration(
     return Passed(None, f"of boot {said.boot_id.hex()}, as registered")
 
 
-def judge_log_head(said: Receipt, proven: Proven) -> Passed[None]:
+def judge_log_head(said: Receipt, proven: Proven, seen: Iterable[CosignedCheckpoint]) -> Passed[None]:
     """Check that the log head that the enclave saw is a beginning of the tree that holds the receipt.
 
-    Witnesses hold the log to one history; what is checked here is that the sizes and, if equal, the roots agree.
+    Witnesses hold the log to one history; what is checked here is that the receipt came after the head, and that
+    the enclave saw no other root than the witnesses, if there is a checkpoint of that size to compare with.
 
     Raises:
         UntrustedError: the receipt was in the log before it was made (code ``log-head``).
         InconsistentError: one size, two roots (code ``split-view``).
     """
-    head, tree = said.log_head, proven.cosigned.checkpoint
+    head = said.log_head
     if head.size > proven.index:
         raise UntrustedError(
             f"the enclave saw {head.size} entries, but its receipt is entry {proven.index}", code="log-head"
         )
-    if head.size == tree.size and head.root != tree.root:
-        raise InconsistentError(
-            "the enclave saw another root than the witnesses",
-            evidence={"checkpoint": tree.text.encode(), "seen": bytes(head.root)},
-            code="split-view",
-        )
-    return Passed(None, f"the enclave saw {head.size} of the log's {tree.size} entries")
+    for tree in (cosigned.checkpoint for cosigned in seen):
+        if (tree.origin, tree.size) == (proven.origin, head.size) and tree.root != head.root:
+            raise InconsistentError(
+                "the enclave saw another root than the witnesses",
+                evidence={"checkpoint": tree.text.encode(), "seen": bytes(head.root)},
+                code="split-view",
+            )
+    return Passed(None, f"the enclave saw {head.size} entries before its receipt became entry {proven.index}")
 
 
 def judge_time(said: Receipt, proven: Proven, *, now_s: int) -> Passed[Bracket]:

@@ -144,7 +144,9 @@ def _verify_answer(
         ),
         after=(registration, registered, proven),
     )
-    book.run("log-head", lambda: judge_answer.judge_log_head(signed.receipt, proven.value), after=(proven,))
+    book.run(
+        "log-head", lambda: judge_answer.judge_log_head(signed.receipt, proven.value, seen), after=(proven,)
+    )
     # 9. What the holder shows.
     values = book.run(
         "commitments",

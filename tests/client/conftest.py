@@ -265,6 +265,8 @@ class Story:
     head_s: int = T0 + 110
     receipt: dict[str, Any] = field(default_factory=dict)
     receipt_key: str | None = None
+    committed: dict[str, Any] = field(default_factory=dict)
+    """Values that the receipt commits to instead of the true ones."""
     answered_ms: int = (T0 + 120) * 1000 + 345
     output: dict[str, Any] = field(default_factory=dict)
     logged_s: int = T0 + 121
@@ -375,7 +377,7 @@ class Story:
             "prompt": output.prompt_value(request),
             "result": RESULT,
         }
-        commitments = merkle_json.commit(values, salts)
+        commitments = merkle_json.commit(values | self.committed, salts)
         usual = Receipt(
             enclave_id=hashlib.sha256(p256.spki(key.public_key())).digest(),
             boot_id=bytes(range(16)),

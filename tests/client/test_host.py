@@ -268,6 +268,11 @@ def swapped(enclave, ask, stream):
     yield first
 
 
+def no_text(enclave, ask, stream):
+    sealed = stream.seal(b'{"text":1}', last=False)
+    yield {"type": "delta", "sealed": base64.b64encode(sealed).decode()}
+
+
 def refused(enclave, ask, stream):
     yield {"type": "error", "code": "model-not-allowed", "detail": "no"}
 
@@ -283,6 +288,7 @@ def refused(enclave, ask, stream):
         (unsigned, UntrustedError, "output-signature"),
         (not_last, UntrustedError, "unsealable"),
         (swapped, UntrustedError, "unsealable"),
+        (no_text, MalformedError, "malformed"),
         (refused, UntrustedError, "model-not-allowed"),
     ],
     ids=lambda value: getattr(value, "__name__", str(value)),

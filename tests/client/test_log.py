@@ -132,6 +132,15 @@ def test_log_whose_pages_do_not_end_is_refused(run):
         list(run.client.search({"kind": "receipt"}))
 
 
+@pytest.mark.parametrize(
+    "answer", [{}, {"entries": 1}, {"entries": [1]}, {"entries": [{}]}, {"entries": [], "before": "x"}]
+)
+def test_search_answers_of_another_shape_are_refused(run, answer):
+    run.log.lies["GET /api/v1/entries"] = (200, json.dumps(answer).encode())
+    with pytest.raises(MalformedError):
+        list(run.client.search({"kind": "receipt"}))
+
+
 # --- collecting -----------------------------------------------------------------------------------
 
 
@@ -147,6 +156,8 @@ def test_collected_bundle_is_verified(run):
 def test_only_receipts_are_collected_for(run):
     with pytest.raises(MalformedError):
         collect.collect_bundle(run.client, run.told.bundle.release, answer=None, policy=run.policy)
+    with pytest.raises(MalformedError):
+        collect.collect_enclave(run.client, run.told.bundle.release)
 
 
 def test_newest_release_by_listed_publishers_is_chosen(run, world):

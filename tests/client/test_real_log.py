@@ -132,8 +132,8 @@ def test_whole_story_through_the_real_log(world, run):
     story = world.Story(machine=run.machine, answered_ms=0)
     registered = run.client.submit(entry.format_entry(EnclaveSubmission(story.evidence()))).logged
     story = world.Story(machine=run.machine, answered_ms=int(time.time() * 1000))
-    size = parse_signed_checkpoint(run.client.checkpoint()).checkpoint.size
-    head = world.LogHead(size, bytes(32), int(time.time()))
+    seen = parse_signed_checkpoint(run.client.checkpoint()).checkpoint
+    head = world.LogHead(seen.size, seen.root, int(time.time()))
     made = story.answer(registered.leaf, head)
     receipt = run.client.submit(made.leaf).logged
     bundle = collect.collect_bundle(run.client, receipt, answer=made.held, policy=run.policy)
@@ -151,8 +151,8 @@ def test_asking_by_the_real_log(world, run):
     told = SimpleNamespace(bundle=SimpleNamespace(enclave=SimpleNamespace(logged=registered)))
 
     def answer_only(enclave, ask, stream):
-        size = parse_signed_checkpoint(run.client.checkpoint()).checkpoint.size
-        head = world.LogHead(size, bytes(32), int(time.time()))
+        seen = parse_signed_checkpoint(run.client.checkpoint()).checkpoint
+        head = world.LogHead(seen.size, seen.root, int(time.time()))
         enclave.story = world.Story(machine=run.machine, answered_ms=int(time.time() * 1000))
         made = enclave.story.answer(registered.leaf, head, request=ask.request, nonce=ask.request_id)
         yield enclave.last(stream, enclave.answer(made))

@@ -136,6 +136,14 @@ STORIES = {
     "another product id": (lambda w: {"report": {"isv_prod_id": 9}}, "measurement"),
     "another security version": (lambda w: {"report": {"isv_svn": 1}}, "measurement"),
     "receipt by another key": (lambda w: {"receipt_key": "stranger"}, "receipt-signature"),
+    "registered key did not sign": (lambda w: {"receipt_key": "stranger"}, "receipt-registration"),
+    "witnesses that state no time": (lambda w: {"logged_s": 0}, "receipt-checkpoint"),
+    "log head with another root than the witnesses'": (
+        lambda w: {"receipt": {"log_head": w.LogHead(4, bytes(32), T0 + 110)}},
+        "log-head",
+    ),
+    "result that is no text": (lambda w: {"committed": {"result": 1345}}, "output-signature"),
+    "result that was not signed": (lambda w: {"committed": {"result": "no"}}, "output-signature"),
     "receipt of another boot": (lambda w: {"receipt": {"boot_id": bytes(16)}}, "receipt-registration"),
     "receipt names another registration": (
         lambda w: {"receipt": {"registration": bytes(32)}},
