@@ -12,15 +12,15 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
+from assay.attest.gramine.attributes import body_from_manifest
+from assay.attest.gramine.options import parse_manifest
+from assay.attest.gramine.sigstruct import NO_DATE, sign_sigstruct
 from assay.builder import tree
-from assay.builder.attributes import body_from_manifest
 from assay.builder.compose import Inputs, compose, read_locked, source_files
 from assay.builder.manifest import LIBSYSDB_PATH, ROOTFS, format_manifest, insecure_options
-from assay.builder.options import parse_manifest
 from assay.builder.output import Build, BuildResult, file_names, measured_fields, write_build
 from assay.builder.recipe import LockedWheel, Recipe, load_recipe
 from assay.builder.record import BuildRecord
-from assay.builder.sigstruct import NO_DATE, sign_sigstruct
 from assay.tlog.errors import UntrustedError
 
 WheelFinder = Callable[[Sequence[LockedWheel]], Mapping[LockedWheel, bytes]]

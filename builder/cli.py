@@ -14,13 +14,13 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from rich.console import Console
 
-from assay.builder.attributes import verify_signed_for
+from assay.attest.gramine.attributes import verify_signed_for
+from assay.attest.gramine.measure import measure as measure_enclave
+from assay.attest.gramine.options import parse_manifest
+from assay.attest.gramine.sigstruct import verify_sigstruct
 from assay.builder.build import build as build_recipe
 from assay.builder.compose import Inputs
-from assay.builder.measure import measure as measure_enclave
-from assay.builder.options import parse_manifest
 from assay.builder.output import BuildResult
-from assay.builder.sigstruct import verify_sigstruct
 from assay.builder.wheels import wheel_finder
 from assay.tlog.errors import MalformedError
 

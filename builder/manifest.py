@@ -11,7 +11,7 @@ from typing import Any
 
 import tomli_w
 
-from assay.builder.options import options_of, parse_manifest
+from assay.attest.gramine.options import options_of, parse_manifest
 from assay.builder.recipe import Recipe
 from assay.tlog import strict
 from assay.tlog.errors import MalformedError

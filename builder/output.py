@@ -21,12 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from assay.attest.gramine.attributes import body_from_manifest, verify_signed_for
+from assay.attest.gramine.measure import measure
+from assay.attest.gramine.sigstruct import NO_DATE, verify_sigstruct
 from assay.builder import tree
-from assay.builder.attributes import body_from_manifest, verify_signed_for
 from assay.builder.manifest import LIBSYSDB_PATH, ROOTFS, read_canonical, trusted_entries
-from assay.builder.measure import measure
 from assay.builder.record import BuildRecord, parse_record
-from assay.builder.sigstruct import NO_DATE, verify_sigstruct
 from assay.tlog.errors import LogError, UntrustedError
 
 _FOLDERS = (ROOTFS, LIBSYSDB_PATH.partition("/")[0])

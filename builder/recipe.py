@@ -19,7 +19,7 @@ from assay.tlog.errors import MalformedError
 RECIPE_FILE = "recipe.toml"
 LOCK_FILE = "recipe.lock"
 GRAMINE_VERSIONS = ("1.5", "1.6.2", "1.7", "1.8", "1.9")
-"""The versions that share the layout which :mod:`assay.builder.layout` knows."""
+"""The versions that share the layout which :mod:`assay.attest.gramine.layout` knows."""
 
 INPUTS = ("ca", "log_policy")
 

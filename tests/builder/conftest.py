@@ -1,114 +1,16 @@
-"""Small enclaves, wheels and recipes to build in tests; everything is made in memory or in tmp_path."""
+"""Wheels and recipes to build in tests; everything is made in memory or in tmp_path."""
 
 import base64
 import hashlib
 import io
-import json
-import struct
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-GRAMINE_VECTORS = Path(__file__).parents[1] / "vectors" / "gramine"
 REPOSITORY = Path(__file__).parents[2]
-
-
-@dataclass(frozen=True)
-class Vector:
-    """One of the Gramine vectors, decoded."""
-
-    values: Mapping[str, Any]
-
-    @property
-    def manifest(self) -> bytes:
-        return base64.b64decode(self.values["manifest_b64"])
-
-    @property
-    def libpal(self) -> bytes:
-        return base64.b64decode(self.values["libpal_b64"])
-
-    @property
-    def sigstruct(self) -> bytes:
-        return base64.b64decode(self.values["sigstruct"]["b64"])
-
-
-def read_vectors() -> dict[str, Vector]:
-    return {
-        path.stem: Vector(json.loads(path.read_bytes())) for path in sorted(GRAMINE_VECTORS.glob("*.json"))
-    }
-
-
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """``any_vector``: all of them; ``vector``: those that a builder accepts."""
-    found = read_vectors()
-    if "any_vector" in metafunc.fixturenames:
-        metafunc.parametrize("any_vector", found.values(), ids=found.keys())
-    if "vector" in metafunc.fixturenames:
-        accepted = {name: v for name, v in found.items() if v.values["expect"] == "ok"}
-        metafunc.parametrize("vector", accepted.values(), ids=accepted.keys())
-
-
-@pytest.fixture(scope="session")
-def tiny() -> Vector:
-    return read_vectors()["tiny_64M_t1"]
-
-
-@pytest.fixture(scope="session")
-def signing_key() -> RSAPrivateKey:
-    pem = (GRAMINE_VECTORS / "test-signing-key-INSECURE.pem").read_bytes()
-    key = load_pem_private_key(pem, password=None)
-    assert isinstance(key, RSAPrivateKey)
-    return key
-
-
-ElfMaker = Callable[..., bytes]
-
-
-def make_elf(
-    *segments: tuple[int, int, int, int, int], entry: int = 0x10, size: int = 0x6000, **header: int
-) -> bytes:
-    """An image with segments (flags, offset, address, file size, memory size); every byte is distinctive."""
-    values = {
-        "type": 3, "machine": 62, "version": 1, "phoff": 64, "ehsize": 64, "phentsize": 56, "phnum": len(segments)
-    } | header  # fmt: skip
-    ident = b"\x7fELF\x02\x01\x01".ljust(16, b"\0")
-    head = struct.pack(
-        "<16sHHIQQQIHHHHHH", ident, values["type"], values["machine"], values["version"], entry, values["phoff"],
-        0, 0, values["ehsize"], values["phentsize"], values["phnum"], 0, 0, 0,
-    )  # fmt: skip
-    for flags, offset, address, file_size, memory_size in segments:
-        head += struct.pack(
-            "<IIQQQQQQ", header.get("kind", 1), flags, offset, address, address, file_size, memory_size, 4096
-        )
-    return head + bytes((i * 7 + i // 256) % 255 + 1 for i in range(len(head), size))
-
-
-@pytest.fixture(scope="session")
-def elf() -> ElfMaker:
-    return make_elf
-
-
-MANIFEST = """\
-[libos]
-entrypoint = "/app/main"
-
-[sgx]
-enclave_size = "64M"
-max_threads = 1
-edmm_enable = true
-"""
-
-
-@pytest.fixture(scope="session")
-def small_manifest() -> str:
-    """A manifest with only what the layout needs; EDMM, so that measuring is fast."""
-    return MANIFEST
 
 
 def make_wheel(
@@ -206,10 +108,10 @@ class Workshop:
     wheels: Path
 
 
-def make_workshop(root: Path, *, reverse: bool = False) -> Workshop:
+def make_workshop(root: Path, elf: Callable[..., bytes], *, reverse: bool = False) -> Workshop:
     """Write everything that a build needs; ``reverse`` writes the files in the opposite order."""
     wheel = make_wheel({"demo_pkg/__init__.py": b"X = 1\n"})
-    libpal = make_elf((5, 0, 0, 0x800, 0x800), (6, 0x1F00, 0x2F00, 0x200, 0x1800))
+    libpal = elf((5, 0, 0, 0x800, 0x800), (6, 0x1F00, 0x2F00, 0x200, 0x1800))
     lock = (
         "format = 1\n"
         + "".join(
@@ -244,13 +146,13 @@ def make_workshop(root: Path, *, reverse: bool = False) -> Workshop:
 
 
 @pytest.fixture
-def workshop(tmp_path: Path) -> Workshop:
-    return make_workshop(tmp_path / "workshop")
+def workshop(tmp_path: Path, elf: Callable[..., bytes]) -> Workshop:
+    return make_workshop(tmp_path / "workshop", elf)
 
 
 @pytest.fixture(scope="session")
-def workshop_maker() -> Callable[..., Workshop]:
-    return make_workshop
+def workshop_maker(elf: Callable[..., bytes]) -> Callable[..., Workshop]:
+    return lambda root, **how: make_workshop(root, elf, **how)
 
 
 @pytest.fixture(scope="session")

@@ -11,11 +11,11 @@ import tomllib
 
 import pytest
 
+from assay.attest.gramine.measure import measure
+from assay.attest.gramine.sigstruct import verify_sigstruct
 from assay.builder import tree
 from assay.builder.build import build, prepare
 from assay.builder.compose import MAX_INPUT_SIZE, Inputs
-from assay.builder.measure import measure
-from assay.builder.sigstruct import verify_sigstruct
 from assay.builder.wheels import wheel_finder
 from assay.tlog.errors import LogError, MalformedError, UnavailableError, UntrustedError
 

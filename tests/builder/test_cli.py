@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from assay.attest.gramine.sigstruct import parse_sigstruct
 from assay.builder.cli import CA_FILE, LOG_POLICY_FILE, commands
-from assay.builder.sigstruct import parse_sigstruct
 from assay.cli import main
 
 

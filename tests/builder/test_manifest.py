@@ -5,8 +5,8 @@ import tomllib
 import pytest
 import tomli_w
 
+from assay.attest.gramine.options import parse_options
 from assay.builder.manifest import format_manifest, insecure_options, read_canonical
-from assay.builder.options import parse_options
 from assay.builder.recipe import load_recipe
 from assay.tlog.errors import MalformedError
 

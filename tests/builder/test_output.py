@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import rfc8785
 
+from assay.attest.gramine.sigstruct import sign_sigstruct, verify_sigstruct
 from assay.builder import tree
 from assay.builder.build import prepare
 from assay.builder.compose import Inputs
 from assay.builder.output import load_build, write_build
 from assay.builder.record import parse_record
-from assay.builder.sigstruct import sign_sigstruct, verify_sigstruct
 from assay.builder.wheels import wheel_finder
 from assay.tlog.errors import LogError, MalformedError, UntrustedError
 

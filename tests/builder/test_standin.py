@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
+from assay.attest.gramine.elf import parse_elf
 from assay.builder.compose import Inputs, compose, read_locked, source_files
-from assay.builder.elf import parse_elf
 from assay.builder.recipe import load_recipe
 
 ENTRY = "assay.enclave.agent"

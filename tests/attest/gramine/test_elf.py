@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from assay.builder.elf import MAX_IMAGE_SIZE, parse_elf
+from assay.attest.gramine.elf import MAX_IMAGE_SIZE, parse_elf
 from assay.tlog.errors import MalformedError
 
 CODE = (5, 0, 0, 0x800, 0x800)

@@ -8,7 +8,7 @@ whoever has both compares them field by field.
 from collections.abc import Mapping
 from typing import Any
 
-from assay.builder.sigstruct import FLAG_DEBUG, FLAG_MODE64, MISC_EXINFO, SignedBody, SigStruct
+from assay.attest.gramine.sigstruct import FLAG_DEBUG, FLAG_MODE64, MISC_EXINFO, SignedBody, SigStruct
 from assay.tlog.errors import MalformedError, UntrustedError
 
 _XFRM = 0x3

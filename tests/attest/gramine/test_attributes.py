@@ -4,9 +4,9 @@ import dataclasses
 
 import pytest
 
-from assay.builder.attributes import body_from_manifest, verify_signed_for
-from assay.builder.options import parse_manifest
-from assay.builder.sigstruct import sign_sigstruct, verify_sigstruct
+from assay.attest.gramine.attributes import body_from_manifest, verify_signed_for
+from assay.attest.gramine.options import parse_manifest
+from assay.attest.gramine.sigstruct import sign_sigstruct, verify_sigstruct
 from assay.tlog.errors import MalformedError, UntrustedError
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from assay.builder.options import MAX_MANIFEST_SIZE, EnclaveOptions, parse_manifest, parse_options
+from assay.attest.gramine.options import MAX_MANIFEST_SIZE, EnclaveOptions, parse_manifest, parse_options
 from assay.tlog.errors import MalformedError
 
 

@@ -8,7 +8,7 @@ little-endian::
     EEXTEND  320   "EEXTEND\0" · u64 chunk address · zeros to 64 · the chunk's 256 bytes
 
 After one ECREATE comes every page in load order: its EADD and, if its content is measured, sixteen EEXTEND.
-What the pages are is :mod:`assay.builder.layout`'s business. Attributes, the product's ids, the date and the
+What the pages are is :mod:`assay.attest.gramine.layout`'s business. Attributes, the product's ids, the date and the
 signing key are not part of MRENCLAVE: they stand in the SIGSTRUCT, and a verifier checks them there.
 """
 
@@ -20,9 +20,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from assay.builder.elf import PAGE_SIZE, parse_elf
-from assay.builder.layout import SSA_FRAME_SIZE, Area, layout
-from assay.builder.options import EnclaveOptions, parse_options
+from assay.attest.gramine.elf import PAGE_SIZE, parse_elf
+from assay.attest.gramine.layout import SSA_FRAME_SIZE, Area, layout
+from assay.attest.gramine.options import EnclaveOptions, parse_options
 
 _ECREATE, _EADD, _EEXTEND = (
     int.from_bytes(tag.ljust(8, b"\0"), "little") for tag in (b"ECREATE", b"EADD", b"EEXTEND")

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from assay.builder.elf import parse_elf
-from assay.builder.layout import layout
-from assay.builder.measure import measure, stream
-from assay.builder.options import parse_options
+from assay.attest.gramine.elf import parse_elf
+from assay.attest.gramine.layout import layout
+from assay.attest.gramine.measure import measure, stream
+from assay.attest.gramine.options import parse_options
 from assay.tlog.errors import MalformedError
 
 PERMISSIONS = (("R", 1), ("W", 2), ("X", 4))

@@ -10,9 +10,9 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from assay.builder.attributes import body_from_manifest
-from assay.builder.options import parse_manifest
-from assay.builder.sigstruct import (
+from assay.attest.gramine.attributes import body_from_manifest
+from assay.attest.gramine.options import parse_manifest
+from assay.attest.gramine.sigstruct import (
     SIGSTRUCT_SIZE,
     SignedBody,
     mr_signer,

@@ -17,8 +17,8 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from assay.builder.elf import EXECUTE, PAGE_SIZE, READ, WRITE, Image, round_up
-from assay.builder.options import EnclaveOptions
+from assay.attest.gramine.elf import EXECUTE, PAGE_SIZE, READ, WRITE, Image, round_up
+from assay.attest.gramine.options import EnclaveOptions
 from assay.tlog.errors import MalformedError
 
 HEAP_FLOOR = 0x10000
