@@ -14,6 +14,7 @@ from assay.attest.roots import Platform
 from assay.tlog.errors import LogError, UntrustedError
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 
 class Result(StrEnum):
@@ -98,10 +99,10 @@ class RefusedError(UntrustedError):
 
 
 @dataclass(frozen=True, slots=True)
-class Passed(Generic[T]):
+class Passed(Generic[T_co]):
     """What a check found, and how to say it in a line."""
 
-    value: T
+    value: T_co
     detail: str
 
 
@@ -112,10 +113,10 @@ class Skipped:
     reason: str
 
 
-class Step(Generic[T]):
+class Step(Generic[T_co]):
     """A check that has been taken; its value is there iff it passed."""
 
-    def __init__(self, name: str, passed: Passed[T] | None) -> None:
+    def __init__(self, name: str, passed: Passed[T_co] | None) -> None:
         self.name = name
         self._passed = passed
 
@@ -125,7 +126,7 @@ class Step(Generic[T]):
         return self._passed is not None
 
     @property
-    def value(self) -> T:
+    def value(self) -> T_co:
         """What the check found; only steps that rest on this one may ask."""
         assert self._passed is not None, f"{self.name} did not pass"
         return self._passed.value
