@@ -292,6 +292,16 @@ def test_what_is_missing_changed_or_odd_stops_the_build(workshop, inputs, change
         prepared(workshop, inputs)
 
 
+@pytest.mark.parametrize("name", ["libpal", "libsysdb"])
+def test_a_library_that_is_not_the_locked_one_is_refused(workshop, inputs, name):
+    lock = workshop.recipe / "recipe.lock"
+    (workshop.recipe / "own.so").write_bytes((workshop.recipe / "lib.so").read_bytes() + b"!")
+    lock.write_text(lock.read_text().replace(f'[{name}]\nfile = "lib.so"', f'[{name}]\nfile = "own.so"'))
+    with pytest.raises(UntrustedError) as refusal:
+        prepared(workshop, inputs)
+    assert refusal.value.code == "lock-mismatch"
+
+
 def test_a_source_linked_as_a_whole_is_refused(workshop, inputs):
     (workshop.source / "lib").rename(workshop.source / "real")
     (workshop.source / "lib").symlink_to("real")

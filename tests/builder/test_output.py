@@ -1,6 +1,7 @@
 """Builds on disk: complete or absent, never over something else, and not believed when read back."""
 
 import dataclasses
+import hashlib
 import json
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from assay.attest.gramine.sigstruct import sign_sigstruct, verify_sigstruct
 from assay.builder import tree
 from assay.builder.build import prepare
 from assay.builder.compose import Inputs
-from assay.builder.output import load_build, write_build
+from assay.builder.output import load_build, measured_fields, write_build
 from assay.builder.record import parse_record
 from assay.builder.wheels import wheel_finder
 from assay.tlog.errors import LogError, MalformedError, UntrustedError
@@ -59,6 +60,17 @@ def test_every_changed_file_of_a_build_is_found(out, built):
             load_build(out)
         rewrite(out / name, data)
     load_build(out)
+
+
+@pytest.mark.parametrize("changed", ["trusted file", "libsysdb"])
+def test_a_manifest_that_names_another_digest_is_refused_whatever_the_record_says(built, changed):
+    files = {name[7:]: data for name, data in built.files.items() if name.startswith("rootfs/")}
+    libpal, libsysdb = built.files["libpal.so"], built.files["rt/libsysdb.so"]
+    honest = hashlib.sha256(files["app/main.py"] if changed == "trusted file" else libsysdb).hexdigest()
+    manifest = built.files["tiny.manifest.sgx"].replace(honest.encode(), b"00" * 32)
+    with pytest.raises(UntrustedError) as refusal:
+        measured_fields(files, manifest, libpal, libsysdb, epoch_s=1)
+    assert refusal.value.code == "build-mismatch"
 
 
 @pytest.mark.parametrize("name", ["rootfs/app/extra.py", "rootfs/extra"])
