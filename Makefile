@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: env demo test check clean
+.PHONY: env demo system test check clean
 
 env: .venv/.installed
 .venv/.installed: requirements/dev.txt pyproject.toml
@@ -15,7 +15,15 @@ env: .venv/.installed
 demo: env
 	$(BIN)/assay demo --dir demo $(if $(KEEP),--keep)
 
-test: env
+# Chromium, for the tests that look at the log's pages; without it they skip and say so.
+system:
+	@command -v chromium >/dev/null || { \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium >/dev/null; \
+	  else echo "chromium is not installed: the browser tests will skip (Debian: apt-get install chromium)"; fi; } \
+	|| echo "chromium could not be installed: the browser tests will skip"
+
+test: env system
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests
 
 check: env

@@ -113,7 +113,7 @@ def appraise(quote: bytes, collateral: Collateral, *, root: TrustedRoot, now_s: 
             quote, library_collateral, time_s, policy
         )
     except (ValueError, TypeError, OverflowError) as error:
-        raise _refusal(str(error)) from error
+        raise _refusal(" ".join(str(error).split())) from error
     return _claims(json.loads(claims.to_json()))
 
 
