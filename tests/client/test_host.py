@@ -2,7 +2,9 @@
 
 import base64
 import json
+import socket
 import threading
+import time
 from contextlib import contextmanager
 from dataclasses import replace
 from types import SimpleNamespace
@@ -13,6 +15,7 @@ from assay.attest.bundle import parse_bundle
 from assay.attest.simulated.platform import OUT_OF_DATE
 from assay.attest.statement import Verdict as Outcome
 from assay.client import host
+from assay.client.connection import Connection
 from assay.client.host import Surroundings
 from assay.client.log import LogClient
 from assay.client.verdict import RefusedError
@@ -273,6 +276,10 @@ def no_text(enclave, ask, stream):
     yield {"type": "delta", "sealed": base64.b64encode(sealed).decode()}
 
 
+def out_of_turn(enclave, ask, stream):
+    yield {"type": "state", "load": 0, "region": "x"}
+
+
 def refused(enclave, ask, stream):
     yield {"type": "error", "code": "model-not-allowed", "detail": "no"}
 
@@ -289,6 +296,7 @@ def refused(enclave, ask, stream):
         (not_last, UntrustedError, "unsealable"),
         (swapped, UntrustedError, "unsealable"),
         (no_text, MalformedError, "malformed"),
+        (out_of_turn, UntrustedError, "channel"),
         (refused, UntrustedError, "model-not-allowed"),
     ],
     ids=lambda value: getattr(value, "__name__", str(value)),
@@ -345,3 +353,14 @@ def test_silent_host_is_given_up(world, policy):
         with pytest.raises(UnavailableError):
             ask(run, policy, timeout_s=0.5)
         over.set()
+
+
+def test_deadline_is_over_everything_that_is_said():
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        late = Connection(ours, deadline=time.monotonic() - 1)
+        theirs.sendall(b"\0\0\0\1")
+        with pytest.raises(UnavailableError):
+            late.receive("state")
+        with pytest.raises(UnavailableError):
+            late.send({"type": "status"})

@@ -178,7 +178,19 @@ def test_two_lines_of_one_witness_count_once_or_are_refused(world):
     assert caught.value.code == "policy"
 
 
-def test_oversized_files_are_refused(world, tmp_path):
-    (tmp_path / "policy.toml").write_bytes(b"#" * ((1 << 20) + 1))
+def test_advisories_that_are_no_table_are_refused(world, text):
+    changed = text.replace("[quotes.advisories]\n", "").replace('root = "', 'advisories = []\nroot = "')
+    with pytest.raises(MalformedError) as caught:
+        parse(world, changed)
+    assert caught.value.code == "policy"
+
+
+def test_oversized_files_are_refused(world, text, tmp_path):
+    for name in ("publisher.pub", "rebuilder.pub", "rebuilder-2.pub", "root.der"):
+        (tmp_path / name).write_bytes(world.resolve(name))
+    padding = (1 << 20) - len(text.encode())
+    (tmp_path / "policy.toml").write_bytes(text.encode() + b"#" * padding)
+    assert load_policy(tmp_path / "policy.toml") == parse(world, text)
+    (tmp_path / "policy.toml").write_bytes(text.encode() + b"#" * (padding + 1))
     with pytest.raises(MalformedError):
         load_policy(tmp_path / "policy.toml")
