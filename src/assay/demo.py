@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import click
-from cryptography import x509
 from rich.console import Console
 
 from assay.fetch import http
@@ -37,7 +36,7 @@ _START_TIMEOUT_S = 30.0
 _COMMAND_TIMEOUT_S = 120.0
 _SOURCES = ("tlog", "attest", "fetch", "enclave", "reproducible")
 _API_KEY = "ANTHROPIC_API_KEY"
-_ANTHROPIC_ROOTS = ("Amazon Root", "DigiCert Global Root", "GTS Root", "GlobalSign Root", "ISRG Root")
+_ANTHROPIC_ROOTS = ("DigiCert Global Root", "GTS Root", "ISRG Root")
 """Names of the system's roots, any of which may have issued for Anthropic's API."""
 
 
@@ -498,10 +497,12 @@ def _free_ports(count: int) -> Iterator[int]:
 
 def _anthropic_roots() -> str:
     """The system's roots that may have issued for Anthropic's API, as PEM: a small, measured CA bundle."""
+    context = ssl.create_default_context()
+    parsed: list[Any] = list(context.get_ca_certs())
     chosen = []
-    for der in ssl.create_default_context().get_ca_certs(binary_form=True):
-        names = x509.load_der_x509_certificate(der).subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
-        if any(str(name.value).startswith(_ANTHROPIC_ROOTS) for name in names):
+    for der, certificate in zip(context.get_ca_certs(binary_form=True), parsed, strict=True):
+        names = [value for part in certificate["subject"] for _, value in part]
+        if any(name.startswith(_ANTHROPIC_ROOTS) for name in names):
             chosen.append(ssl.DER_cert_to_PEM_cert(der))
     if not chosen:
         raise StepFailedError("the system has no roots that Anthropic's API could be verified with")
