@@ -264,7 +264,7 @@ def _root(text: str, resolve: Resolver, intel_root: bytes) -> TrustedRoot:
         return TrustedRoot(text, data)
     try:
         (certificate,) = x509.load_pem_x509_certificates(data)
-    except ValueError as error:  # not PEM, or not exactly one certificate
+    except (ValueError, x509.InvalidVersion) as error:  # not PEM, or not exactly one certificate
         raise MalformedError("quotes.root: not one certificate") from error
     return TrustedRoot(text, certificate.public_bytes(Encoding.DER))
 

@@ -267,7 +267,7 @@ def certificate_der(data: bytes) -> bytes:
     try:
         load = x509.load_pem_x509_certificate if data.startswith(b"-----") else x509.load_der_x509_certificate
         return load(data).public_bytes(Encoding.DER)
-    except ValueError as error:
+    except (ValueError, x509.InvalidVersion) as error:
         raise MalformedError("a root certificate is neither PEM nor DER", code="config") from error
 
 

@@ -89,7 +89,7 @@ def unverified_pck(quote: QuoteV3) -> PckCertificate:
         leaf = x509.load_pem_x509_certificates(parts.certification_data)[0]
         extension = leaf.extensions.get_extension_for_oid(SGX_EXTENSION).value
         issuer = leaf.issuer
-    except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension) as error:
+    except (ValueError, x509.InvalidVersion, x509.ExtensionNotFound, x509.DuplicateExtension) as error:
         raise MalformedError(
             "quote: no PCK certificate with an SGX extension", code="malformed-quote"
         ) from error

@@ -142,7 +142,7 @@ def verify_sgx_quote(quote: bytes, collateral: Collateral, *, root: TrustedRoot,
 def _chain(pem: str, *, what: str) -> list[x509.Certificate]:
     try:
         return x509.load_pem_x509_certificates(pem.encode())
-    except ValueError as error:  # UnicodeEncodeError is one, too
+    except (ValueError, x509.InvalidVersion) as error:  # UnicodeEncodeError is a ValueError, too
         raise MalformedError(f"{what}: no PEM issuer chain", code="malformed-collateral") from error
 
 
@@ -181,7 +181,7 @@ def _require_crls_issued(collateral: Collateral, *, now_s: int) -> None:
 def _crl_issued_s(der: bytes) -> int:
     try:
         return int(x509.load_der_x509_crl(der).last_update_utc.timestamp())
-    except ValueError as error:
+    except (ValueError, x509.InvalidVersion) as error:
         raise MalformedError("CRL: not X.509 DER", code="malformed-collateral") from error
 
 

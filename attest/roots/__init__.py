@@ -47,7 +47,7 @@ class TrustedRoot:
         try:
             certificate = x509.load_der_x509_certificate(self.der)
             certificate.verify_directly_issued_by(certificate)
-        except (ValueError, TypeError, InvalidSignature) as error:
+        except (ValueError, TypeError, x509.InvalidVersion, InvalidSignature) as error:
             raise MalformedError(
                 f"root {self.name!r}: not a self-signed certificate", code="malformed-root"
             ) from error

@@ -82,7 +82,7 @@ def test_canonical_form_is_that_of_the_standard(value, expected):
         {b"k": 1},
         {("a",): 1},
         {1, 2},
-        object(),
+        type,
     ],
     ids=repr,
 )

@@ -2,11 +2,13 @@
 
 import contextlib
 import dataclasses
+import ssl
 from pathlib import Path
 
 import dcap_qvl
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -187,3 +189,16 @@ def test_a_chain_without_a_pck_certificate_is_refused():
         with pytest.raises(MalformedError) as caught:
             pck.unverified_pck(with_certification(5, chain))
         assert caught.value.code == "malformed-quote"
+
+
+@pytest.mark.parametrize("version", [1, 3, 4, 127])
+def test_a_certificate_of_another_x509_version_is_refused_not_a_crash(version):
+    chain = sgx.parse_quote(QUOTE).signature.certification_data
+    leaf = x509.load_pem_x509_certificates(chain)[0].public_bytes(Encoding.DER)
+    marker = bytes.fromhex("a003020102")
+    assert leaf.count(marker) >= 1
+    changed = leaf.replace(marker, marker[:-1] + bytes([version]), 1)
+    pem = ssl.DER_cert_to_PEM_cert(changed).encode()
+    with pytest.raises(MalformedError) as caught:
+        pck.unverified_pck(with_certification(5, pem))
+    assert caught.value.code == "malformed-quote"

@@ -67,12 +67,7 @@ def test_the_layout_is_cose_sign1(make):
     assert signed.cose == cose(signed.payload, signature=signed.signature)
     protected = bytes.fromhex("a2012810781d") + b"application/assay-receipt+cwt"
     structure = (
-        b"\x84\x6aSignature1"
-         b"\x58\x23"
-        + protected
-        + b"\x40"
-        + b"\x59"
-        + len(signed.payload).to_bytes(2, "big")
+        b"\x84\x6aSignature1\x58\x23" + protected + b"\x40" + b"\x59" + len(signed.payload).to_bytes(2, "big")
     )
     assert signed.sig_structure == structure + signed.payload
     assert signed.id == hashlib.sha256(structure + signed.payload).digest()
