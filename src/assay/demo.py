@@ -248,7 +248,7 @@ class Story:
             self._await_port(self._ports["model"])
             arguments += ["--llm-address", address]
         self._spawn("enclave", "enclave", *arguments)
-        self._await_port(self._ports["enclave"])
+        self._until(lambda: (self._folder / "enclave.out").read_text().endswith("\n"), "the enclave")
         report = json.loads((self._folder / "enclave.out").read_text())
         self._pass(
             f"enclave {report['enclave_id'][:16]}…, registered as entry {report['registration']['index']}"
