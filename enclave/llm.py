@@ -18,8 +18,10 @@ from assay.tlog.errors import UnavailableError, UntrustedError
 
 API_VERSION = "2023-06-01"
 MAX_RESULT_SIZE = 512 * 1024
+"""As JSON text: escapes count, so that the sealed answer always fits into a frame."""
 
-_MAX_LINE = 256 * 1024
+_MAX_EVENT = 256 * 1024
+_CHUNK = 65_536
 _RETRIED = frozenset({429, 500, 502, 503, 529})
 _ATTEMPTS = 3
 _MAX_PAUSE_S = 5.0
@@ -53,22 +55,21 @@ class Model:
         deadline = time.monotonic() + self.timeout_s
         body = jcs.canonical({**request, "stream": True})
         for attempt in range(1, _ATTEMPTS + 1):
-            connection = _Connection(self, timeout_s=max(1.0, deadline - time.monotonic()))
+            connection = _Connection(self, deadline=deadline)
             try:
                 response = self._post(connection, body)
                 if response.status == 200:
-                    return _collect(_events(response), delta, deadline=deadline)
+                    return _collect(_events(_lines(connection, response)), delta)
                 pause_s = _pause_s(response, attempt)
                 _refuse_for_good(response)
-            except (OSError, http.client.HTTPException) as error:
-                raise _unavailable(f"the model's API does not answer: {type(error).__name__}") from error
             finally:
                 connection.close()
-            if attempt < _ATTEMPTS and time.monotonic() + pause_s < deadline:
-                time.sleep(pause_s)
+            if attempt == _ATTEMPTS or time.monotonic() + pause_s >= deadline:
+                break
+            time.sleep(pause_s)
         raise _unavailable("the model's API is overloaded")
 
-    def _post(self, connection: http.client.HTTPSConnection, body: bytes) -> http.client.HTTPResponse:
+    def _post(self, connection: "_Connection", body: bytes) -> http.client.HTTPResponse:
         headers = {
             "content-type": "application/json",
             "accept": "text/event-stream",
@@ -76,23 +77,60 @@ class Model:
             "x-api-key": self.api_key,
             "connection": "close",
         }
-        connection.request("POST", "/v1/messages", body=body, headers=headers)
-        return connection.getresponse()
+        try:
+            connection.request("POST", "/v1/messages", body=body, headers=headers)
+            return connection.getresponse()
+        except (OSError, http.client.HTTPException) as error:
+            raise _silent(error) from error
 
 
 class _Connection(http.client.HTTPSConnection):
-    """TLS to the measured name under the measured CA, at whatever address."""
+    """TLS to the measured name under the measured CA, at whatever address; every wait ends at the deadline."""
 
-    def __init__(self, model: Model, *, timeout_s: float) -> None:
+    def __init__(self, model: Model, *, deadline: float) -> None:
         self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         self._tls.minimum_version = ssl.TLSVersion.TLSv1_2
         self._tls.load_verify_locations(cadata=model.ca_pem)
         self._address = model.address or (model.host, 443)
-        super().__init__(model.host, timeout=timeout_s, context=self._tls)
+        self._deadline = deadline
+        self._response: http.client.HTTPResponse | None = None
+        self._stream: ssl.SSLSocket | None = None
+        super().__init__(model.host, context=self._tls)
 
     def connect(self) -> None:
-        plain = socket.create_connection(self._address, timeout=self.timeout)
-        self.sock = self._tls.wrap_socket(plain, server_hostname=self.host)
+        plain = socket.create_connection(self._address, timeout=self.remaining_s())
+        try:
+            self._stream = self._tls.wrap_socket(plain, server_hostname=self.host)
+        except OSError:
+            plain.close()
+            raise
+        self.sock = self._stream
+
+    def getresponse(self) -> http.client.HTTPResponse:
+        self._response = super().getresponse()
+        return self._response
+
+    def read_some(self, response: http.client.HTTPResponse) -> bytes:
+        """The next bytes of the body; none at its end."""
+        if self._stream is not None:
+            self._stream.settimeout(self.remaining_s())
+        return response.read1(_CHUNK)
+
+    def remaining_s(self) -> float:
+        """What is left until the deadline.
+
+        Raises:
+            TimeoutError: nothing.
+        """
+        remaining_s = self._deadline - time.monotonic()
+        if remaining_s <= 0:
+            raise TimeoutError
+        return remaining_s
+
+    def close(self) -> None:
+        if self._response is not None:
+            self._response.close()
+        super().close()
 
 
 def _refuse_for_good(response: http.client.HTTPResponse) -> None:
@@ -109,23 +147,38 @@ def _pause_s(response: http.client.HTTPResponse, attempt: int) -> float:
     return min(0.25 * (1 << attempt), _MAX_PAUSE_S)
 
 
-def _events(response: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:
-    """The JSON of each event; names before it say nothing that ``type`` does not."""
-    data: list[str] = []
-    while line := response.readline(_MAX_LINE + 1):
-        if len(line) > _MAX_LINE:
+def _lines(connection: _Connection, response: http.client.HTTPResponse) -> Iterator[bytes]:
+    """The body's whole lines, as they come, without their ends."""
+    rest = b""
+    while True:
+        try:
+            piece = connection.read_some(response)
+        except (OSError, http.client.HTTPException) as error:
+            raise _silent(error) from error
+        if not piece:
+            return
+        *lines, rest = (rest + piece).split(b"\n")
+        if len(rest) > _MAX_EVENT:
             raise _unavailable("the model's API sends a line without end")
-        text = line.rstrip(b"\r\n")
-        if text.startswith(b"data:"):
-            data.append(text[5:].strip().decode("utf-8", "replace"))
-        elif not text and data:
-            yield _event("\n".join(data))
+        yield from (line.removesuffix(b"\r") for line in lines)
+
+
+def _events(lines: Iterator[bytes]) -> Iterator[dict[str, Any]]:
+    """The JSON of each event; names before it say nothing that ``type`` does not."""
+    data: list[bytes] = []
+    for line in lines:
+        if line.startswith(b"data:"):
+            data.append(line[5:])
+            if sum(map(len, data)) > _MAX_EVENT:
+                raise _unavailable("the model's API sends an event without end")
+        elif not line and data:
+            yield _event(b"\n".join(data))
             data = []
 
 
-def _event(text: str) -> dict[str, Any]:
+def _event(data: bytes) -> dict[str, Any]:
     try:
-        value = json.loads(text)
+        value = json.loads(data.decode())
     except (ValueError, RecursionError) as error:
         raise _unavailable("the model's API sends an event that is no JSON") from error
     if not isinstance(value, dict):
@@ -133,17 +186,16 @@ def _event(text: str) -> dict[str, Any]:
     return value
 
 
-def _collect(events: Iterator[dict[str, Any]], delta: Callable[[str], None], *, deadline: float) -> str:
+def _collect(events: Iterator[dict[str, Any]], delta: Callable[[str], None]) -> str:
     pieces: list[str] = []
     size = 0
     for event in events:
-        if time.monotonic() > deadline:
-            raise _unavailable("the model's API is late")
         match event:
-            case {"type": "content_block_delta", "delta": {"type": "text_delta", "text": str(text)}}:
-                size += len(text.encode("utf-8", "surrogatepass"))
-                if size > MAX_RESULT_SIZE or not _is_text(text):
-                    raise _unavailable("the model's answer is too long, or no text")
+            case {"type": "content_block_delta", "delta": {"type": "text_delta", **rest}}:
+                text = _text(rest.get("text"))
+                size += len(jcs.canonical(text))
+                if size > MAX_RESULT_SIZE:
+                    raise _unavailable("the model's answer is too long")
                 pieces.append(text)
                 delta(text)
             case {"type": "message_stop"}:
@@ -155,8 +207,15 @@ def _collect(events: Iterator[dict[str, Any]], delta: Callable[[str], None], *, 
     raise _unavailable("the model's answer was cut off")
 
 
-def _is_text(text: str) -> bool:
-    return not any(0xD800 <= ord(char) <= 0xDFFF for char in text)
+def _text(value: object) -> str:
+    """A piece of the answer: Unicode scalar values only, since it will be hashed and signed as UTF-8."""
+    if not isinstance(value, str) or any(0xD800 <= ord(char) <= 0xDFFF for char in value):
+        raise _unavailable("the model's API sends a piece that is no text")
+    return value
+
+
+def _silent(error: Exception) -> UnavailableError:
+    return _unavailable(f"the model's API does not answer: {type(error).__name__}")
 
 
 def _unavailable(message: str) -> UnavailableError:
