@@ -21,7 +21,7 @@ from assay.enclave.log_link import LoggedEntry, LogLink
 from assay.enclave.platforms import Platform
 from assay.enclave.sealing import SealedFile
 from assay.tlog import strict
-from assay.tlog.errors import UnavailableError, UntrustedError
+from assay.tlog.errors import LogError, MalformedError, UnavailableError, UntrustedError
 from assay.tlog.merkle import Hash
 
 _FIRST_PAUSE_S = 0.2
@@ -35,16 +35,25 @@ class SealedState:
     Attributes:
         key: the signing key.
         last_receipt: leaf hash of the last receipt of this key that was found in the log.
+        last_index: where in the log; None if there is none.
     """
 
     key: ec.EllipticCurvePrivateKey = field(repr=False)
     last_receipt: Hash | None
+    last_index: int | None
+
+    def advance(self, index: int, leaf_hash: Hash) -> bool:
+        """Remember a logged receipt, unless one further on is known already; returns whether it is new."""
+        if self.last_index is not None and index <= self.last_index:
+            return False
+        self.last_index, self.last_receipt = index, leaf_hash
+        return True
 
     def save(self, file: SealedFile) -> None:
         """Seal it."""
         last = None if self.last_receipt is None else self.last_receipt.hex()
         key = strict.base64_text(p256.private_pem(self.key))
-        file.write(jcs.canonical({"key": key, "last_receipt": last}))
+        file.write(jcs.canonical({"key": key, "last_index": self.last_index, "last_receipt": last}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +90,7 @@ class Boot:
         """Make an HPKE key, claims for it with the caller's nonce, and a quote that binds them.
 
         Raises:
-            UnavailableError: the platform gives no quote.
+            UnavailableError: the platform gives no quote over what it was given (code ``no-quote``).
         """
         hpke_key = X25519PrivateKey.generate()
         said = Claims(
@@ -96,10 +105,27 @@ class Boot:
             config_sha256=self._measured.config_sha256,
             last_receipt=self._state.last_receipt,
         )
-        quote = self._platform.quote(claims.report_data(self.public_key, said))
+        quote = self._quote(claims.report_data(self.public_key, said))
         return Attested(claims.sign_evidence(self.key, quote, said), hpke_key)
 
-    def register(self, log: LogLink, *, pause: Callable[[float], None] = time.sleep) -> LoggedEntry:
+    def _quote(self, report_data: bytes) -> bytes:
+        """A quote, looked at only for whether it is one and over this: the platform is shared by threads."""
+        quote = self._platform.quote(report_data)
+        try:
+            quoted = sgx.parse_quote(quote).body.report_data
+        except LogError as error:
+            raise UnavailableError("what the platform gives is no quote", code="no-quote") from error
+        if quoted != report_data:
+            raise UnavailableError("the platform quotes something else", code="no-quote")
+        return quote
+
+    def register(
+        self,
+        log: LogLink,
+        *,
+        pause: Callable[[float], None] = time.sleep,
+        monotonic_s: Callable[[], float] = time.monotonic,
+    ) -> LoggedEntry:
         """Register this boot in the log, trying for as long as the measured configuration says.
 
         Raises:
@@ -108,16 +134,16 @@ class Boot:
         """
         evidence = self.attest(None).evidence
         data = entry.format_entry(EnclaveSubmission(evidence))
-        remaining_s, pause_s = float(self._measured.registration_wait_s), _FIRST_PAUSE_S
+        deadline, pause_s = monotonic_s() + self._measured.registration_wait_s, _FIRST_PAUSE_S
         while True:
             try:
                 logged = log.submit(data)
                 break
             except UnavailableError:
+                remaining_s = deadline - monotonic_s()
                 if remaining_s <= 0:
                     raise
             pause(min(pause_s, remaining_s))
-            remaining_s -= pause_s
             pause_s = min(2 * pause_s, _MAX_PAUSE_S)
         _require_ours(logged.leaf, evidence)
         return logged
@@ -137,13 +163,18 @@ def open_state(file: SealedFile) -> SealedState:
     """
     content = file.read()
     if content is None:
-        state = SealedState(ec.generate_private_key(ec.SECP256R1()), None)
+        state = SealedState(ec.generate_private_key(ec.SECP256R1()), None, None)
         state.save(file)
         return state
     value = jcs.parse_canonical(content, what="sealed state", max_bytes=65_536)
-    fields = jcs.Fields(value, what="sealed state", required=("key", "last_receipt"))
+    fields = jcs.Fields(value, what="sealed state", required=("key", "last_index", "last_receipt"))
     last = fields.nullable("last_receipt", lambda name: fields.hex(name, length=32))
-    return SealedState(p256.parse_private_pem(fields.base64("key")), None if last is None else Hash(last))
+    index = fields.nullable("last_index", fields.integer)
+    if (last is None) != (index is None):
+        raise MalformedError("sealed state: a receipt without its index, or the reverse")
+    return SealedState(
+        p256.parse_private_pem(fields.base64("key")), None if last is None else Hash(last), index
+    )
 
 
 def _require_ours(leaf: bytes, evidence: Evidence) -> None:

@@ -1,11 +1,12 @@
 """The agent's view of its log: submits entries and believes nothing that does not verify under the measured policy."""
 
-import json
+import re
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from assay.attest import jcs
 from assay.attest.receipt import LogHead
 from assay.fetch import http
 from assay.tlog import merkle, proof, strict, tlog_proof
@@ -16,8 +17,22 @@ from assay.tlog.tlog_proof import VerifiedInclusion
 
 _TIMEOUT_S = 20.0
 _MAX_ANSWER = 1 << 20
+_CODE = re.compile(r"[a-z0-9-]{1,64}")
 _HEAD_AGE_S = 2.0
 """How long a verified head is used again: what a receipt calls newest may be this old."""
+
+
+class RefusedError(UntrustedError):
+    """The log says that it will not take an entry, for a reason that has a code; asking again changes nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """A verified checkpoint, the bytes that it was verified from, and when."""
+
+    fetched_s: float
+    data: bytes
+    cosigned: CosignedCheckpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +61,15 @@ class LogLink:
         self._policy = policy
         self._monotonic_s = monotonic_s
         self._lock = threading.Lock()
-        self._head: tuple[float, CosignedCheckpoint] | None = None
+        self._head: _Head | None = None
 
     def submit(self, data: bytes) -> LoggedEntry:
         """Submit an entry and wait until its witnesses have seen it; twice is harmless.
 
         Raises:
             UnavailableError: the log or its quorum does not answer.
-            UntrustedError: the log refuses the entry (the log's code), or proves something else.
+            RefusedError: the log refuses the entry (the log's code).
+            MalformedError, UntrustedError: it proves nothing, or something else.
         """
         wait = "witnessed" if self._policy.quorum is not None else "integrated"
         response = http.request(
@@ -65,11 +81,11 @@ class LogLink:
         )
         answer = _object(response.body)
         if response.status >= 500 or response.status == 429:
-            raise UnavailableError(f"the log answers {response.status} {answer.get('code')}")
-        if response.status not in (200, 201):
-            raise UntrustedError(
-                f"the log refuses the entry: {answer.get('detail')}", code=str(answer.get("code"))
+            raise UnavailableError(
+                f"the log answers {response.status} {strict.shown(str(answer.get('code')))}"
             )
+        if response.status not in (200, 201):
+            raise _refusal(response.status, answer)
         leaf, text = answer.get("leaf"), answer.get("proof")
         if not isinstance(leaf, str) or not isinstance(text, str):
             raise MalformedError("the log answers without leaf and proof")
@@ -96,21 +112,21 @@ class LogLink:
         """
         with self._lock:
             now_s = self._monotonic_s()
-            if self._head is None or now_s - self._head[0] > _HEAD_AGE_S:
-                self._head = (now_s, self._fetch_head(self._head[1] if self._head else None))
-            cosigned = self._head[1]
+            if self._head is None or now_s - self._head.fetched_s > _HEAD_AGE_S:
+                self._head = self._fetch_head(self._head, now_s)
+            cosigned = self._head.cosigned
         newest_s = max((each.time_s for each in cosigned.cosignatures), default=0)
         return LogHead(cosigned.checkpoint.size, cosigned.checkpoint.root, newest_s)
 
-    def _fetch_head(self, seen: CosignedCheckpoint | None) -> CosignedCheckpoint:
+    def _fetch_head(self, seen: _Head | None, now_s: float) -> _Head:
         data = self._get("/checkpoint")
-        cosigned = verify_cosigned_checkpoint(data, self._policy)
+        head = _Head(now_s, data, verify_cosigned_checkpoint(data, self._policy))
         if seen is not None:
-            self._verify_grown(seen, cosigned)
-        return cosigned
+            self._verify_grown(seen, head)
+        return head
 
-    def _verify_grown(self, seen: CosignedCheckpoint, new: CosignedCheckpoint) -> None:
-        old, now = seen.checkpoint, new.checkpoint
+    def _verify_grown(self, seen: _Head, new: _Head) -> None:
+        old, now = seen.cosigned.checkpoint, new.cosigned.checkpoint
         if now.size < old.size:
             raise UnavailableError("the log shows an older checkpoint than before")
         hashes: list[Hash] = []
@@ -124,7 +140,7 @@ class LogLink:
         except LogError as error:
             raise InconsistentError(
                 "the log's checkpoint is not proved to extend the one seen before",
-                evidence={"seen": old.text.encode(), "new": now.text.encode()},
+                evidence={"seen": seen.data, "new": new.data},
             ) from error
 
     def _get(self, path: str) -> bytes:
@@ -136,12 +152,21 @@ class LogLink:
 
 def _object(data: bytes) -> dict[str, object]:
     try:
-        value = json.loads(data)
-    except (ValueError, RecursionError) as error:
+        value = jcs.parse_json(data, what="the log's answer", max_bytes=_MAX_ANSWER)
+    except MalformedError as error:
         raise UnavailableError("the log answers with no JSON") from error
     if not isinstance(value, dict):
         raise UnavailableError("the log answers with no JSON object")
     return value
+
+
+def _refusal(status: int, answer: dict[str, object]) -> LogError:
+    """A refusal has a code; whatever else answers in the log's place is not the log."""
+    code = answer.get("code")
+    if not isinstance(code, str) or not _CODE.fullmatch(code):
+        return UnavailableError(f"the log answers {status} without a code")
+    detail = strict.shown(str(answer.get("detail")), 200)
+    return RefusedError(f"the log refuses the entry: {detail}", code=code)
 
 
 def _hashes(value: object) -> list[Hash]:

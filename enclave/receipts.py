@@ -5,6 +5,7 @@ holds the COSE only, never salts or plaintext; what it holds is posted again unt
 harmless because the log knows a receipt by its id.
 """
 
+import contextlib
 import os
 import threading
 from dataclasses import dataclass
@@ -15,9 +16,9 @@ from assay.attest.entry import ReceiptEntry
 from assay.attest.merkle_json import Commitments
 from assay.attest.receipt import LogHead, Receipt, SignedReceipt
 from assay.enclave.boot import Boot, SealedState
-from assay.enclave.log_link import LoggedEntry, LogLink
+from assay.enclave.log_link import LoggedEntry, LogLink, RefusedError
 from assay.enclave.sealing import SealedFile
-from assay.tlog.errors import LogError, StaleError, UnavailableError, UntrustedError
+from assay.tlog.errors import LogError, MalformedError, StaleError, UnavailableError, UntrustedError
 from assay.tlog.merkle import Hash
 
 MAX_OUTBOX = 1024
@@ -72,18 +73,26 @@ class Receipts:
             StaleError: the host's clock is behind the log head (code ``clock-behind``).
             UnavailableError: the outbox is full: nothing may be answered without its receipt (code ``full``).
         """
-        if now_s < head.cosigned_at_s:
-            raise StaleError("the host's clock is behind the log's", code="clock-behind")
+        self.require_room(head=head, now_s=now_s)
         salts = {name: os.urandom(merkle_json.SALT_SIZE) for name in merkle_json.FIELDS}
         commitments = merkle_json.commit(values, salts)
         with self._lock:
-            if len(self._waiting()) >= MAX_OUTBOX:
-                raise UnavailableError("too many receipts wait for the log", code="full")
             signed = receipt.sign_receipt(self._boot.key, self._next(commitments.root, head, now_s))
             self._keep(signed)
             self._sequence += 1
             self._previous = signed.id
         return Issued(signed, commitments)
+
+    def require_room(self, *, head: LogHead, now_s: int) -> None:
+        """Check what :meth:`issue` would refuse: worth knowing before a model is asked.
+
+        Raises:
+            StaleError, UnavailableError: as :meth:`issue`.
+        """
+        if now_s < head.cosigned_at_s:
+            raise StaleError("the host's clock is behind the log's", code="clock-behind")
+        if len(self._waiting()) >= MAX_OUTBOX:
+            raise UnavailableError("too many receipts wait for the log", code="full")
 
     def post(self, signed: SignedReceipt) -> LoggedEntry:
         """Have the log take a receipt, verify that it did, and forget it from the outbox.
@@ -97,27 +106,45 @@ class Receipts:
         shown = entry.parse_entry(logged.leaf)
         if not isinstance(shown, ReceiptEntry) or shown.signed.id != signed.id:
             raise UntrustedError("the log shows another receipt than ours", code="other-entry")
-        self._path(signed.id).unlink(missing_ok=True)
         with self._lock:
-            self._state.last_receipt = logged.leaf_hash
-            self._state.save(self._state_file)
+            if self._state.advance(logged.index, logged.leaf_hash):
+                self._state.save(self._state_file)
+        self._path(signed.id).unlink(missing_ok=True)
         return logged
 
     def post_waiting(self) -> int:
-        """Post what waits in the outbox, also of earlier boots; returns how many the log took."""
+        """Post what waits in the outbox, also of earlier boots; returns how many the log took.
+
+        What is no receipt of ours (the host can write there), or what the log refuses for good, is set aside.
+        """
         taken = 0
         for path in self._waiting():
             try:
-                self.post(receipt.parse_receipt(path.read_bytes()))
-                taken += 1
+                signed = self._read(path)
             except FileNotFoundError:
                 continue  # posted meanwhile by the connection that it belongs to
+            except (LogError, OSError):
+                _set_aside(path)
+                continue
+            try:
+                self.post(signed)
+                taken += 1
+            except RefusedError:
+                _set_aside(path)
             except UnavailableError:
                 break
             except LogError:
-                # The log will never take it (the host put it there, or its boot is unknown): set aside.
-                path.rename(path.with_suffix(".refused"))
+                continue  # who speaks in the log's place proved nothing; it stays for the next time
         return taken
+
+    def _read(self, path: Path) -> SignedReceipt:
+        """A receipt of ours, in the file that bears its id."""
+        with path.open("rb") as file:
+            signed = receipt.parse_receipt(file.read(receipt.MAX_RECEIPT_SIZE + 1))
+        receipt.verify_receipt(signed, public_key=self._boot.public_key)
+        if path != self._path(signed.id):
+            raise MalformedError("a receipt in the outbox lies under another's name")
+        return signed
 
     def _next(self, root: Hash, head: LogHead, now_s: int) -> Receipt:
         return Receipt(
@@ -134,14 +161,22 @@ class Receipts:
     def _keep(self, signed: SignedReceipt) -> None:
         path = self._path(signed.id)
         temporary = path.with_suffix(".new")
-        with temporary.open("wb") as file:
-            file.write(signed.cose)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(path)
+        try:
+            with temporary.open("wb") as file:
+                file.write(signed.cose)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.rename(path)
+        except OSError as error:
+            raise UnavailableError("the outbox cannot be written", code="full") from error
 
     def _path(self, receipt_id: Hash) -> Path:
         return self._outbox / f"{receipt_id.hex()}.cose"
 
     def _waiting(self) -> list[Path]:
         return sorted(self._outbox.glob("*.cose"))
+
+
+def _set_aside(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.rename(path.with_suffix(".refused"))

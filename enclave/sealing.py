@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from assay.tlog.errors import MalformedError, UntrustedError
+from assay.tlog.errors import MalformedError, UnavailableError, UntrustedError
 
 MAX_STATE_SIZE = 1 << 20
 
@@ -40,22 +40,35 @@ class SealedFile:
         Raises:
             MalformedError: too long, or not a sealed file.
             UntrustedError: sealed by another measurement or machine, or changed (code ``sealed``).
+            UnavailableError: it cannot be read, which is not the same as that it is not there (code ``state``).
         """
         try:
             with self._path.open("rb") as file:
                 data = file.read(MAX_STATE_SIZE + 1)
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise UnavailableError(f"the sealed state cannot be read: {error}", code="state") from error
         if len(data) > MAX_STATE_SIZE:
             raise MalformedError(f"{self._path}: too long")
         return data if self._cipher is None else self._open(data, self._cipher)
 
     def write(self, content: bytes) -> None:
-        """Replace the content, durably."""
+        """Replace the content, durably.
+
+        Raises:
+            UnavailableError: it cannot be written (code ``state``); what was there before still is.
+        """
         data = content
         if self._cipher is not None:
             nonce = os.urandom(_NONCE_SIZE)
             data = _MAGIC + nonce + self._cipher.encrypt(nonce, content, self._name())
+        try:
+            self._replace(data)
+        except OSError as error:
+            raise UnavailableError(f"the sealed state cannot be written: {error}", code="state") from error
+
+    def _replace(self, data: bytes) -> None:
         temporary = self._path.with_name(self._path.name + ".new")
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "wb") as file:
