@@ -20,10 +20,13 @@ from assay.enclave.log_link import LogLink
 from assay.enclave.platforms import Platform, SgxPlatform, SimulatedPlatform
 from assay.enclave.receipts import Receipts
 from assay.enclave.sealing import SealedFile
-from assay.enclave.session import Agent, RequestMemory, Session
+from assay.enclave.session import Agent, RequestMemory, Session, note, turn_away
 from assay.tlog.errors import LogError, MalformedError, UnavailableError
 
 _OUTBOX_INTERVAL_S = 2.0
+_ACCEPT_PAUSE_S = 0.1
+_SGX_STATE = Path("/state")
+"""The manifest's encrypted mount: what makes state sealed there, so the host does not get to name another place."""
 EXIT_REFUSED = 1
 EXIT_UNAVAILABLE = 3
 
@@ -61,6 +64,8 @@ def main(app: Path, host_line: bytes) -> int:
         return _fail(error, EXIT_UNAVAILABLE)
     except LogError as error:
         return _fail(error, EXIT_REFUSED)
+    except OSError as error:
+        return _fail(UnavailableError(str(error), code="io"), EXIT_UNAVAILABLE)
     return 0
 
 
@@ -72,8 +77,11 @@ def _fail(error: LogError, code: int) -> int:
 def _run(app: Path, host: HostInputs) -> None:
     measured = config.read_measured(app)
     platform = _platform(measured, host)
-    host.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    state_file = SealedFile(host.state_dir / "agent.sealed", seal_key=platform.seal_key())
+    llm_address = None if host.llm_address is None else _address(host.llm_address)
+    listener = _listen(host.listen)  # before the log gets to know of a boot that could not serve
+    state_dir = _SGX_STATE if measured.platform == "sgx" else host.state_dir
+    state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    state_file = SealedFile(state_dir / "agent.sealed", seal_key=platform.seal_key())
     state = open_state(state_file)
     boot = Boot(measured, platform, state)
     log = LogLink(host.log_url, policy=measured.log_policy)
@@ -82,7 +90,7 @@ def _run(app: Path, host: HostInputs) -> None:
         boot,
         registration=registration,
         log=log,
-        outbox=host.state_dir / "outbox",
+        outbox=state_dir / "outbox",
         state=state,
         state_file=state_file,
     )
@@ -93,13 +101,13 @@ def _run(app: Path, host: HostInputs) -> None:
         registration=registration,
         receipts=receipts,
         log=log,
-        model=Model(measured.llm_host, measured.llm_ca_pem, _address(host.llm_address), host.api_key),
+        model=Model(measured.llm_host, measured.llm_ca_pem, llm_address, host.api_key),
         memory=RequestMemory(measured.request_memory),
         region=host.region,
         load=lambda: places.taken,
         now_ms=lambda: time.time_ns() // 1_000_000,
     )
-    listener = _listen(host.listen)
+    threading.excepthook = _note_failure
     threading.Thread(target=_post_waiting, args=(receipts,), daemon=True).start()
     threading.Thread(target=_accept, args=(listener, agent, places), daemon=True).start()
     _report(boot, agent, listener)
@@ -114,9 +122,7 @@ def _platform(measured: Measured, host: HostInputs) -> Platform:
     return SimulatedPlatform(host.device)
 
 
-def _address(text: str | None) -> tuple[str, int] | None:
-    if text is None:
-        return None
+def _address(text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
     if not host or not port.isascii() or not port.isdigit() or int(port) > 65_535:
         raise MalformedError("an address of the host is not HOST:PORT", code="address")
@@ -124,21 +130,28 @@ def _address(text: str | None) -> tuple[str, int] | None:
 
 
 def _listen(text: str) -> socket.socket:
-    address = _address(text)
-    assert address is not None
     try:
-        return socket.create_server(address)
+        return socket.create_server(_address(text))
     except OSError as error:
         raise UnavailableError(f"cannot listen on {text}: {error}", code="address") from error
 
 
 def _accept(listener: socket.socket, agent: Agent, places: _Places) -> None:
     while True:
-        connection, _ = listener.accept()
-        if not places.take():
-            connection.close()
+        try:
+            connection, _ = listener.accept()
+        except OSError as error:
+            note(f"no connection: {error}")
+            time.sleep(_ACCEPT_PAUSE_S)
             continue
-        threading.Thread(target=_serve, args=(agent, connection, places), daemon=True).start()
+        if not places.take():
+            turn_away(connection)
+            continue
+        try:
+            threading.Thread(target=_serve, args=(agent, connection, places), daemon=True).start()
+        except RuntimeError:  # the enclave has a fixed number of threads
+            places.leave()
+            turn_away(connection)
 
 
 def _serve(agent: Agent, connection: socket.socket, places: _Places) -> None:
@@ -146,6 +159,11 @@ def _serve(agent: Agent, connection: socket.socket, places: _Places) -> None:
         Session(agent, connection).serve()
     finally:
         places.leave()
+
+
+def _note_failure(failure: threading.ExceptHookArgs) -> None:
+    """A broken invariant ends its connection only. Its message stays inside: it may quote a prompt."""
+    note(f"a thread ended by {failure.exc_type.__name__}")
 
 
 def _post_waiting(receipts: Receipts) -> None:

@@ -15,11 +15,14 @@ Nothing in the host's line can change what is trusted: it says where things are,
 """
 
 import hashlib
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from cryptography import x509
 
 from assay.attest import jcs
 from assay.tlog.errors import MalformedError
@@ -39,6 +42,7 @@ _MEMBERS = {
     "registration_wait_s": int,
 }
 _PLATFORMS = ("sgx", "simulated")
+_HOST_NAME = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +126,7 @@ def read_measured(folder: Path) -> Measured:
         config_sha256=hashlib.sha256(config).digest(),
         log_policy=log_policy,
         log_policy_sha256=hashlib.sha256(policy).digest(),
-        llm_ca_pem=ca_pem.decode("ascii"),
+        llm_ca_pem=_certificates(ca_pem),
     )
 
 
@@ -130,16 +134,19 @@ def parse_host_line(line: bytes) -> HostInputs:
     """Read the host's line.
 
     Raises:
-        MalformedError: longer than 16 KiB, not canonical JSON, or other members.
+        MalformedError: longer than 16 KiB, not canonical JSON, other members, or an API key that is not ASCII.
     """
     names = ("api_key", "device", "listen", "llm_address", "log_url", "packages", "region", "state_dir")
     value = jcs.parse_canonical(line.removesuffix(b"\n"), what="host line", max_bytes=MAX_LINE_SIZE)
     fields = jcs.Fields(value, what="host line", required=names)
+    api_key = fields.text("api_key", empty=True)
+    if not api_key.isascii():
+        raise MalformedError("host line.api_key: no header can carry it")
     return HostInputs(
         listen=fields.text("listen"),
         log_url=fields.text("log_url"),
         llm_address=fields.nullable("llm_address", fields.text),
-        api_key=fields.text("api_key", empty=True),
+        api_key=api_key,
         region=fields.text("region", empty=True),
         state_dir=Path(fields.text("state_dir")),
         device=fields.nullable("device", fields.text),
@@ -155,6 +162,15 @@ def _read(path: Path) -> bytes:
     return data
 
 
+def _certificates(pem: bytes) -> str:
+    """The CA file as text. TLS would fail on a bad one too, but only when somebody asks."""
+    try:
+        x509.load_pem_x509_certificates(pem)
+        return pem.decode("ascii")
+    except ValueError as error:
+        raise _malformed("llm-ca.pem: no certificates in PEM") from error
+
+
 def _members(data: bytes) -> dict[str, Any]:
     try:
         values: Mapping[str, Any] = tomllib.loads(data.decode())
@@ -166,8 +182,10 @@ def _members(data: bytes) -> dict[str, Any]:
         if type(values[name]) is not kind or (kind is int and values[name] < 1):
             raise _malformed(f"config.toml: {name} has a wrong value")
     models = values["models"]
-    if not models or any(not isinstance(model, str) for model in models):
+    if not models or any(not isinstance(model, str) or not model for model in models):
         raise _malformed("config.toml: models is no list of names")
+    if not values["product"] or not _HOST_NAME.fullmatch(values["llm_host"]):
+        raise _malformed("config.toml: product or llm_host is no name")
     if values["platform"] not in _PLATFORMS:
         raise _malformed(f"config.toml: platform is none of {_PLATFORMS}")
     return {**values, "models": tuple(models)}

@@ -59,7 +59,8 @@ class SgxPlatform:
         try:
             with self._lock:
                 with (self._base / "user_report_data").open("wb", buffering=0) as file:
-                    file.write(report_data)
+                    if file.write(report_data) != REPORT_DATA_SIZE:
+                        raise OSError("user_report_data was not taken whole")
                 with (self._base / "quote").open("rb") as file:
                     quote = file.read(MAX_QUOTE_SIZE + 1)
         except OSError as error:

@@ -4,8 +4,9 @@ Every failure is answered with a short fixed sentence and a code; details, and n
 to the agent's standard error. An answer leaves only together with its signed receipt.
 """
 
+import contextlib
+import os
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from assay.attest import channel, claims, jcs, output
 from assay.attest.channel import Ask, ReplyStream
 from assay.attest.output import Output
+from assay.attest.receipt import LogHead
 from assay.enclave.boot import Attested, Boot
 from assay.enclave.config import Measured
 from assay.enclave.llm import Model
@@ -23,6 +25,9 @@ from assay.tlog import strict
 from assay.tlog.errors import LogError, MalformedError, UnavailableError, UntrustedError
 
 IDLE_TIMEOUT_S = 60.0
+"""How long a peer may take to send, or to take, one whole frame."""
+_TURN_AWAY_S = 1.0
+_CHUNK = 65_536
 KEY_LIFETIME_S = 600.0
 """How long a connection's HPKE key opens asks."""
 
@@ -30,7 +35,7 @@ _DETAILS = {
     "auth": "this enclave serves anonymous callers only",
     "clock-behind": "the host's clock is behind the log's",
     "full": "the enclave takes no more at the moment",
-    "log-unavailable": "the log has not taken the receipt yet; the enclave keeps trying, and so may you",
+    "log-unavailable": "the log shows nothing that verifies; a receipt that was signed is posted again later",
     "malformed": "that is no message of the channel",
     "model": "the model gave no answer",
     "model-refused": "the model's API refused the request",
@@ -89,19 +94,16 @@ class Session:
     def __init__(self, agent: Agent, connection: socket.socket) -> None:
         self._agent = agent
         self._connection = connection
-        self._stream = connection.makefile("rb")
         self._attested: tuple[Attested, float] | None = None
 
     def serve(self) -> None:
         """Answer messages until the peer leaves or breaks the framing."""
-        self._connection.settimeout(IDLE_TIMEOUT_S)
         try:
             while self._serve_one():
                 pass
         except OSError:
             return  # the peer is gone, or silent for too long
         finally:
-            self._stream.close()
             self._connection.close()
 
     def _serve_one(self) -> bool:
@@ -154,6 +156,7 @@ class Session:
         )
         self._allow(ask)
         self._agent.memory.take(ask.request_id)
+        self._require_receipt()
         replies = ReplyStream(ask.reply_secret, sealed_ask=sealed)
         result = self._agent.model.answer(ask.request, delta=lambda text: self._delta(replies, text))
         issued = self._answer(ask, result, replies)
@@ -178,9 +181,21 @@ class Session:
         sealed = replies.seal(jcs.canonical({"text": text}), last=False)
         self._send({"type": "delta", "sealed": strict.base64_text(sealed)})
 
+    def _require_receipt(self) -> None:
+        """Ask no model while no receipt could be signed: pieces of its answer would leave without one."""
+        self._agent.receipts.require_room(head=self._head(), now_s=self._agent.now_ms() // 1000)
+
+    def _head(self) -> LogHead:
+        """The log's head. That it is not to be had is the log's fault, not the caller's, whatever the cause."""
+        try:
+            return self._agent.log.head()
+        except LogError as error:
+            note(f"no log head: [{error.code}] {error}")
+            raise UnavailableError("no log head", code="log-unavailable") from error
+
     def _answer(self, ask: Ask, result: str, replies: ReplyStream) -> Issued:
         agent = self._agent
-        head = agent.log.head()
+        head = self._head()
         now_ms = agent.now_ms()
         values = {
             "model": ask.request["model"],
@@ -208,7 +223,7 @@ class Session:
         try:
             logged = self._agent.receipts.post(issued.signed)
         except LogError as error:
-            _note(f"receipt {issued.signed.id.hex()} waits: [{error.code}] {error}")
+            note(f"receipt {issued.signed.id.hex()} waits: [{error.code}] {error}")
             self._send({"type": "error", "code": "log-unavailable", "detail": _DETAILS["log-unavailable"]})
             return
         self._send(
@@ -222,18 +237,42 @@ class Session:
 
     def _refuse(self, error: LogError) -> None:
         code = error.code if error.code in _DETAILS else _code_of(error)
-        _note(f"refused: [{error.code}] {type(error).__name__}")
+        note(f"refused: [{error.code}] {type(error).__name__}")
         self._send({"type": "error", "code": code, "detail": _DETAILS[code]})
 
     def _receive(self) -> jcs.Fields | None:
-        head = self._stream.read(4)
-        if len(head) < 4:
+        """The next message; None if the peer left. A whole frame has one deadline, however slowly it drips."""
+        deadline = time.monotonic() + IDLE_TIMEOUT_S
+        head = self._read(channel.FRAME_HEAD_SIZE, deadline)
+        if len(head) < channel.FRAME_HEAD_SIZE:
             return None
-        body = self._stream.read(channel.frame_length(head))
-        return channel.parse_frame(body)
+        return channel.parse_frame(self._read(channel.frame_length(head), deadline))
+
+    def _read(self, length: int, deadline: float) -> bytes:
+        data = bytearray()
+        while len(data) < length:
+            remaining_s = deadline - time.monotonic()
+            if remaining_s <= 0:
+                raise TimeoutError
+            self._connection.settimeout(remaining_s)
+            piece = self._connection.recv(min(length - len(data), _CHUNK))
+            if not piece:
+                break
+            data += piece
+        return bytes(data)
 
     def _send(self, message: jcs.Json) -> None:
+        self._connection.settimeout(IDLE_TIMEOUT_S)
         self._connection.sendall(channel.format_frame(message))
+
+
+def turn_away(connection: socket.socket) -> None:
+    """Tell a peer for whom there is no place, and close."""
+    with connection, contextlib.suppress(OSError):
+        connection.settimeout(_TURN_AWAY_S)
+        connection.sendall(
+            channel.format_frame({"type": "error", "code": "full", "detail": _DETAILS["full"]})
+        )
 
 
 def _code_of(error: LogError) -> str:
@@ -243,6 +282,8 @@ def _code_of(error: LogError) -> str:
     return "log-unavailable" if isinstance(error, UnavailableError) else "full"
 
 
-def _note(line: str) -> None:
-    sys.stderr.write(f"agent: {line}\n")
-    sys.stderr.flush()
+def note(line: str) -> None:
+    """One line, whatever it was made of. Not sys.stderr: its lock can stop a process that is ending."""
+    text = "".join(char if char.isprintable() else "?" for char in line)
+    with contextlib.suppress(OSError):
+        os.write(2, f"agent: {text}\n".encode("ascii", "backslashreplace"))
