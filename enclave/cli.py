@@ -118,6 +118,6 @@ def standin_llm(listen: str) -> None:
     host, _, port = listen.rpartition(":")
     if not host or not port.isascii() or not port.isdigit() or int(port) > 65_535:
         raise click.UsageError(f"{listen!r} is not HOST:PORT")
-    server = StandinServer((host, int(port)))
-    click.echo(f"stand-in LLM {HOST} on {listen}: no model runs here", err=True)
-    server.serve_forever()
+    with StandinServer((host, int(port))) as server:
+        click.echo(f"stand-in LLM {HOST} on {host}:{server.server_port}: no model runs here", err=True)
+        server.serve_forever()

@@ -6,8 +6,10 @@ gives that measurement, not the enclave's own word, to the simulated device. The
 the agent with the host's interpreter and an empty environment.
 """
 
+import contextlib
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -27,6 +29,9 @@ from assay.tlog import strict
 from assay.tlog.errors import MalformedError, UnavailableError, UntrustedError
 
 MAX_READY_LINE = 65_536
+STOP_TIMEOUT_S = 5.0
+EXIT_KILLED = 3
+"""The exit code when a signal ended the agent."""
 
 
 class Runtime(StrEnum):
@@ -74,20 +79,23 @@ def read_build(folder: Path) -> Build:
     try:
         table = tomllib.loads(manifest.decode())
         name = manifests[0].name.removesuffix(".manifest.sgx")
-        return Build(folder, name, manifest, table, (folder / "libpal.so").read_bytes())
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise MalformedError(f"{manifests[0]}: not TOML: {error}", code="build") from error
+    sgx = table.get("sgx")
+    if not isinstance(sgx, dict) or any(type(sgx.get(key)) is not int for key in ("isvprodid", "isvsvn")):
+        raise MalformedError(f"{manifests[0]}: no isvprodid or isvsvn", code="build")
+    return Build(folder, name, manifest, table, (folder / "libpal.so").read_bytes())
 
 
 def verify_trusted_files(build: Build) -> int:
-    """Check that every trusted file is there and has its digest; returns how many there are.
+    """Check that every trusted file is there and has its digest, and no other file is; returns how many.
 
     Gramine checks a file when it is opened, and a file that the host hides is merely absent to it; here all are
     checked before the start.
 
     Raises:
         MalformedError: a manifest that lists something else than files with digests.
-        UntrustedError: a file that is missing or changed (code ``trusted-file``).
+        UntrustedError: a file that is missing, changed or not listed (code ``trusted-file``).
     """
     try:
         entries = [*build.table["sgx"]["trusted_files"], build.table["loader"]["entrypoint"]]
@@ -96,6 +104,7 @@ def verify_trusted_files(build: Build) -> int:
         raise MalformedError(
             "the manifest's trusted files are no list of {uri, sha256}", code="build"
         ) from error
+    _refuse_extra(build, [uri.removeprefix("file:") for uri, _ in listed])
     for uri, digest in listed:
         path = build.folder / uri.removeprefix("file:")
         expected = strict.hex_bytes(digest, what=uri, length=32)
@@ -106,6 +115,31 @@ def verify_trusted_files(build: Build) -> int:
         if found != expected:
             raise UntrustedError(f"{uri} is not the file that the manifest trusts", code="trusted-file")
     return len(listed)
+
+
+def _refuse_extra(build: Build, listed: Sequence[str]) -> None:
+    """Gramine opens no file that is not listed. Python would: a cached or native module goes before a source."""
+    known = set(listed)
+    for _, uri in _mounts(build, encrypted=False):
+        top = build.folder / uri.removeprefix("file:")
+        for folder, folders, files in os.walk(top):
+            linked = [name for name in folders if (Path(folder) / name).is_symlink()]
+            for name in (*files, *linked):
+                path = (Path(folder) / name).relative_to(build.folder).as_posix()
+                if path not in known:
+                    raise UntrustedError(f"{path} is in the image but not trusted", code="trusted-file")
+
+
+def _mounts(build: Build, *, encrypted: bool) -> list[tuple[str, str]]:
+    """(path inside, uri) of the mounts of the host's folders."""
+    try:
+        return [
+            (str(each["path"]), str(each["uri"]))
+            for each in build.table["fs"]["mounts"]
+            if "uri" in each and (each.get("type") == "encrypted") == encrypted
+        ]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise MalformedError("the manifest has no mounts", code="build") from error
 
 
 def choose(runtime: Runtime) -> Runtime:
@@ -144,23 +178,33 @@ def launch(
         ready: gets what the agent reports once it serves.
     """
     if runtime is not Runtime.SIMULATED:
-        program = "gramine-sgx" if runtime is Runtime.SGX else "gramine-direct"
-        return _supervise([program, build.name], build.folder, inputs, ready)
+        return _supervise([_gramine(runtime), build.name], build.folder, inputs, ready)
     if device is None:
         raise MalformedError("--runtime simulated needs --device", code="no-device")
     verify_trusted_files(build)
     with tempfile.TemporaryDirectory(prefix="assay-") as scratch:
         path = Path(scratch) / "device"
         measured = measure(build.manifest, build.libpal)
-        DeviceServer(
+        server = DeviceServer(
             open_platform(device),
             mr_enclave=measured.mr_enclave,
             isv_prod_id=build.isv_prod_id,
             isv_svn=build.isv_svn,
             path=path,
-        ).start()
-        told = replace(inputs, device=str(path), packages=sysconfig.get_path("platlib"))
-        return _supervise(simulated_command(build), build.folder, told, ready)
+        )
+        with contextlib.closing(server):
+            server.start()
+            told = replace(inputs, device=str(path), packages=sysconfig.get_path("platlib"))
+            return _supervise(simulated_command(build), build.folder, told, ready)
+
+
+def _gramine(runtime: Runtime) -> str:
+    """Where the program is: the empty environment that it gets has no PATH to look it up in."""
+    name = "gramine-sgx" if runtime is Runtime.SGX else "gramine-direct"
+    found = shutil.which(name)
+    if found is None:
+        raise UnavailableError(f"{name} is not installed", code="no-runtime")
+    return found
 
 
 def simulated_command(build: Build) -> list[str]:
@@ -169,13 +213,10 @@ def simulated_command(build: Build) -> list[str]:
     Raises:
         MalformedError: a manifest without arguments (code ``build``).
     """
-    try:
-        argv = [str(each) for each in build.table["loader"]["argv"]]
-        mounts = [
-            (str(each["path"]), str(each["uri"])) for each in build.table["fs"]["mounts"] if "uri" in each
-        ]
-    except (KeyError, TypeError) as error:
-        raise MalformedError("the manifest has no arguments or mounts", code="build") from error
+    argv = build.table.get("loader", {}).get("argv")
+    if not isinstance(argv, list) or len(argv) < 2 or not all(isinstance(each, str) for each in argv):
+        raise MalformedError("the manifest has no arguments", code="build")
+    mounts = _mounts(build, encrypted=False)
     return [sys.executable, *(_host_path(build.folder, mounts, each) for each in argv[1:])]
 
 
@@ -192,24 +233,43 @@ def _supervise(
     command: Sequence[str], folder: Path, inputs: HostInputs, ready: Callable[[dict[str, Any]], None]
 ) -> int:
     """Start the agent, give it its line, pass its report on, and wait; it ends when its input closes."""
-    process = subprocess.Popen(command, cwd=folder, env={}, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    process = subprocess.Popen(
+        command,
+        cwd=folder,
+        env={},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,  # the terminal's interrupt is for us; the agent ends when its input does
+    )
     assert process.stdin is not None
     assert process.stdout is not None
     try:
-        process.stdin.write(inputs.line())
-        process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # it has ended, and has said why
+            process.stdin.write(inputs.line())
+            process.stdin.flush()
         line = process.stdout.readline(MAX_READY_LINE)
         if line:
-            ready(json.loads(line))
-        return process.wait()
-    except BrokenPipeError:
-        return process.wait()
+            ready(_ready(line))
+        process.wait()
     except KeyboardInterrupt:
         return 0
     finally:
-        process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
         try:
-            process.wait(timeout=5)
+            process.wait(timeout=STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        process.stdout.close()
+    return process.returncode if process.returncode >= 0 else EXIT_KILLED
+
+
+def _ready(line: bytes) -> dict[str, Any]:
+    try:
+        report = json.loads(line)
+    except ValueError as error:
+        raise MalformedError("the agent's first line is no report", code="report") from error
+    if not isinstance(report, dict):
+        raise MalformedError("the agent's first line is no report", code="report")
+    return report

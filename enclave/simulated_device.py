@@ -4,9 +4,10 @@ It runs on the host, outside the agent, as hardware would. What it says is worth
 its own root only, and every certificate of it says SIMULATION - NOT INTEL.
 
 A device is a folder: ``seed`` (32 bytes, mode 0600), ``epoch`` (Unix seconds of its making), ``root.pem``, and
-``collateral/<fmspc>.json``, which is renewed whenever the device starts.
+``collateral/<fmspc>.json``, which lasts 30 days and can be renewed.
 """
 
+import contextlib
 import os
 import socket
 import threading
@@ -54,7 +55,8 @@ def open_platform(folder: Path) -> SimulatedPlatform:
     seed = (folder / "seed").read_bytes()
     if len(seed) != SEED_SIZE:
         raise MalformedError(f"{folder / 'seed'}: not {SEED_SIZE} bytes", code="no-device")
-    epoch_s = strict.decimal((folder / "epoch").read_text("ascii").removesuffix("\n"), what="epoch")
+    epoch = strict.utf8_text((folder / "epoch").read_bytes(), what="epoch")
+    epoch_s = strict.decimal(epoch.removesuffix("\n"), what="epoch")
     return SimulatedPlatform(seed, epoch_s=epoch_s)
 
 
@@ -87,6 +89,7 @@ class DeviceServer:
         self._mr_enclave = mr_enclave
         self._isv_prod_id = isv_prod_id
         self._isv_svn = isv_svn
+        self._closed = False
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.bind(str(path))
         path.chmod(0o600)
@@ -96,9 +99,19 @@ class DeviceServer:
         """Serve in a thread of its own."""
         threading.Thread(target=self._run, name="simulated device", daemon=True).start()
 
+    def close(self) -> None:
+        """Serve no more."""
+        self._closed = True
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)  # wakes the thread
+        self._socket.close()
+
     def _run(self) -> None:
-        while True:
-            connection, _ = self._socket.accept()
+        while not self._closed:
+            try:
+                connection, _ = self._socket.accept()
+            except OSError:
+                continue
             with connection:
                 connection.settimeout(platforms.DEVICE_TIMEOUT_S)
                 self._answer(connection)

@@ -7,6 +7,7 @@ trusts everyone, which is the point: only the stand-in recipe does, and every an
 import datetime as dt
 import hashlib
 import json
+import re
 import ssl
 import tempfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -28,6 +29,7 @@ _SEED = b"assay stand-in LLM: a public seed, trust nothing that it signs"
 _NOT_BEFORE = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 _NOT_AFTER = dt.datetime(2056, 1, 1, tzinfo=dt.UTC)
 _MAX_BODY = 1 << 20
+_LENGTH = re.compile(r"[0-9]{1,7}")
 
 
 def _key(label: str) -> ec.EllipticCurvePrivateKey:
@@ -133,17 +135,19 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         """``/v1/messages``, as JSON or as server-sent events."""
         length = self.headers.get("content-length", "")
-        if self.path != "/v1/messages" or not length.isdigit() or int(length) > _MAX_BODY:
+        if self.path != "/v1/messages" or not _LENGTH.fullmatch(length) or int(length) > _MAX_BODY:
+            self.close_connection = True  # what else it sends was not read
             self._error(404, "not_found_error")
             return
+        body = self.rfile.read(int(length))
         if self.server.overloaded > 0:
             self.server.overloaded -= 1
             self._error(529, "overloaded_error", retry_after_ms=20)
             return
         try:
-            request = json.loads(self.rfile.read(int(length)))
+            request = json.loads(body)
             text = answer_to(request)
-        except (ValueError, LookupError, TypeError):
+        except (ValueError, LookupError, TypeError, RecursionError):
             self._error(400, "invalid_request_error")
             return
         message = _message(request, text)
