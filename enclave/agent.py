@@ -137,7 +137,7 @@ def _listen(text: str) -> socket.socket:
 
 
 def _accept(listener: socket.socket, agent: Agent, places: _Places) -> None:
-    while True:
+    while listener.fileno() >= 0:
         try:
             connection, _ = listener.accept()
         except OSError as error:
