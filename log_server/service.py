@@ -127,6 +127,8 @@ class LogService:
             return integrated
         assert self.publisher is not None
         timeout_s = self.config.witnessed_timeout_s
+        if self.store.published(covering=sequenced.index + 1) is None:
+            self.publisher.offer()
         published = self.publisher.wait_for(sequenced.index + 1, timeout_s=timeout_s)
         if published is None:
             raise QuorumUnavailableError(

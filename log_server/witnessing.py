@@ -73,14 +73,14 @@ class WitnessClient:
             UnavailableError: no answer, or a refusal.
             MalformedError, UntrustedError: an answer that is not this witness's cosignature.
         """
-        if self._cosigned_size > signed.size:
-            raise UnavailableError(f"{self.witness.url} has cosigned size {self._cosigned_size} already")
-        response = self._offer(signed)
+        response = self._offer(signed, old_size=min(self._cosigned_size, signed.size))
         if response.status == 409:
-            self._cosigned_size = witness_protocol.parse_size_body(response.body)
-            if self._cosigned_size > signed.size:
-                raise UnavailableError(f"{self.witness.url} has cosigned size {self._cosigned_size} already")
-            response = self._offer(signed)
+            claimed = witness_protocol.parse_size_body(response.body)
+            # A bare size is no evidence: it is tried once, never remembered against the witness or the log.
+            self._cosigned_size = 0
+            if claimed > signed.size:
+                raise UnavailableError(f"{self.witness.url} claims to have cosigned size {claimed}")
+            response = self._offer(signed, old_size=claimed)
         if response.status != 200:
             raise UnavailableError(
                 f"{self.witness.url} answers HTTP {response.status}: {response.body[:100]!r}"
@@ -110,12 +110,10 @@ class WitnessClient:
             raise UnavailableError(f"{url}: HTTP {response.status}")
         return response.body
 
-    def _offer(self, signed: StoredCheckpoint) -> http.Response:
+    def _offer(self, signed: StoredCheckpoint, *, old_size: int) -> http.Response:
         with self._store.hashes() as hashes:
-            path = proof.prove_consistency(old_size=self._cosigned_size, new_size=signed.size, reader=hashes)
-        body = witness_protocol.format_add_checkpoint(
-            AddCheckpoint(self._cosigned_size, tuple(path), signed.note)
-        )
+            path = proof.prove_consistency(old_size=old_size, new_size=signed.size, reader=hashes)
+        body = witness_protocol.format_add_checkpoint(AddCheckpoint(old_size, tuple(path), signed.note))
         url = f"{self.witness.url}/add-checkpoint"
         return http.request("POST", url, body=body, timeout_s=self._timeout_s, max_bytes=65_536)
 
@@ -184,8 +182,19 @@ class Publisher:
                 self._wake.clear()
                 if self._stopping.is_set():
                     return
-                complete = self._round(pool)
-                pause_s = self._limits.recosign_interval_s if complete else self._limits.retry_interval_s
+                pause_s = self._pause_s(pause_s, complete=self._round(pool))
+
+    def _pause_s(self, before_s: float, *, complete: bool) -> float:
+        """Until the next round: after a failure twice as long each time; whoever waits for a quorum wakes us."""
+        limits = self._limits
+        if complete:
+            return limits.recosign_interval_s
+        longest_s = limits.recosign_interval_s / 2
+        return (
+            min(2 * before_s, longest_s)
+            if limits.retry_interval_s <= before_s <= longest_s
+            else limits.retry_interval_s
+        )
 
     def _round(self, pool: ThreadPoolExecutor) -> bool:
         """Ask every witness about the newest checkpoint; true if the quorum was met with fresh answers."""

@@ -1,0 +1,238 @@
+"""A log in a folder, witnesses that can be stopped, entries to submit, and the independent reader."""
+
+import importlib.util
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from assay import cli
+from assay.attest import dsse, entry, p256, statement
+from assay.attest.entry import Attestation
+from assay.attest.statement import Provenance, Statement, Subject
+from assay.log_server import config as configuration
+from assay.log_server.app import create_app
+from assay.log_server.service import LogService
+from assay.tlog.keys import KeyType, SignerKey
+from assay.witness.core import Cosigned, RefusedError, Witness
+
+ORIGIN = "log.test.example"
+KEY = ec.derive_private_key(4711, ec.SECP256R1())
+
+
+@pytest.fixture(scope="session")
+def audit() -> ModuleType:
+    """The reader that shares no code with the server."""
+    spec = importlib.util.spec_from_file_location("audit", Path(__file__).with_name("audit.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def make_entry(number: int) -> bytes:
+    """An admissible entry, another one for each number."""
+    said = Provenance(
+        build_type="urn:test",
+        external_parameters={"number": number},
+        builder_id="urn:test:builder",
+        resolved_dependencies=(),
+        invocation_id=f"urn:test:{number}",
+    )
+    payload = Statement((Subject("x", {"sha256": bytes(32)}),), said).payload()
+    envelope = dsse.sign(statement.PAYLOAD_TYPE, payload, [KEY])
+    return entry.format_entry(Attestation(envelope, (p256.spki(KEY.public_key()),)))
+
+
+@pytest.fixture(scope="session")
+def entry_maker() -> Callable[[int], bytes]:
+    return make_entry
+
+
+class MemoryState:
+    """A witness's memory in a dictionary."""
+
+    def __init__(self) -> None:
+        self._newest: dict[str, Cosigned] = {}
+        self._lock = threading.Lock()
+
+    def newest(self, origin: str) -> Cosigned | None:
+        return self._newest.get(origin)
+
+    def advance(self, *, expected: Cosigned | None, new: Cosigned) -> bool:
+        with self._lock:
+            if self._newest.get(new.checkpoint.origin) != expected:
+                return False
+            self._newest[new.checkpoint.origin] = new
+            return True
+
+
+@dataclass
+class WitnessServer:
+    """A real witness core behind a real socket, that can be told to misbehave."""
+
+    name: str
+    signers: tuple[SignerKey, ...]
+    mode: str = "good"
+    witness: Witness | None = None
+    server: ThreadingHTTPServer = field(init=False)
+
+    def __post_init__(self) -> None:
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                status, content = outer.answer(body)
+                self._send(status, content)
+
+            def do_GET(self) -> None:
+                assert outer.witness is not None
+                try:
+                    self._send(200, outer.witness.checkpoint(self.path.split("/")[1]))
+                except RefusedError as error:
+                    self._send(error.status, b"")
+
+            def _send(self, status: int, content: bytes) -> None:
+                self.send_response(status)
+                self.send_header("content-length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *args: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server.server_port}"
+
+    def answer(self, body: bytes) -> tuple[int, bytes]:
+        assert self.witness is not None
+        if self.mode == "down":
+            return 503, b"down\n"
+        if self.mode == "garbage":
+            return 200, b"\xff\xfe garbage"
+        if self.mode == "conflict":
+            return 409, b"123456789\n"
+        if self.mode == "empty":
+            return 200, b""
+        if self.mode == "slow":
+            time.sleep(3)
+        try:
+            lines = self.witness.add_checkpoint(body, now_s=lambda: int(time.time()))
+        except RefusedError as error:
+            size = getattr(error, "size", None)
+            return error.status, b"" if size is None else f"{size}\n".encode()
+        if self.mode == "forged":
+            return 200, lines.replace(lines[-1000:-990], b"AAAAAAAAAA")
+        return 200, lines
+
+
+@dataclass
+class Log:
+    """A log's folder, and its service while it runs."""
+
+    folder: Path
+    witnesses: list[WitnessServer]
+    service: LogService | None = None
+
+    @property
+    def file(self) -> Path:
+        return self.folder / "log.toml"
+
+    @property
+    def anchor(self) -> Path:
+        return self.folder.with_name(self.folder.name + ".anchor")
+
+    def open(self) -> LogService:
+        assert self.service is None
+        service = LogService(configuration.load(self.file), folder=self.folder)
+        service.start()
+        self.service = service
+        return service
+
+    def close(self) -> None:
+        if self.service is not None:
+            self.service.stop()
+            self.service = None
+
+    def client(self) -> Any:
+        assert self.service is not None
+        return create_app(self.service).test_client()
+
+    @property
+    def vkeys(self) -> list[str]:
+        assert self.service is not None
+        return [str(key) for key in self.service.log_keys]
+
+
+@pytest.fixture
+def make_log(tmp_path: Path) -> Iterator[Callable[..., Log]]:
+    """Makes logs: with how many witnesses, and what else stands in their configuration."""
+    made: list[Log] = []
+
+    def make(*, witnesses: int = 0, extra: str = "") -> Log:
+        folder = tmp_path / f"log{len(made)}"
+        assert cli.main(["log", "init", str(folder), "--origin", ORIGIN]) == 0
+        log = Log(folder, [])
+        with log.file.open("a") as file:
+            file.write(extra)
+            if witnesses:
+                file.write(
+                    '\n[witnesses]\npolicy = "witnesses.txt"\nretry_interval_s = 0.05\nrequest_timeout_s = 1.0\n'
+                )
+        keys = [line for line in (folder / "log.key").read_text().splitlines() if line]
+        log.witnesses = [_start_witness(index, keys) for index in range(witnesses)]
+        if witnesses:
+            (folder / "witnesses.txt").write_text(_policy(log, keys))
+        made.append(log)
+        return log
+
+    yield make
+    for log in made:
+        log.close()
+        for witness in log.witnesses:
+            witness.server.shutdown()
+            witness.server.server_close()
+
+
+def _log_keys(lines: list[str]) -> list[Any]:
+    from assay.tlog.keys import parse_signer_key
+
+    return [parse_signer_key(line).verifier for line in lines]
+
+
+def _start_witness(index: int, log_keys: list[str]) -> WitnessServer:
+    name = f"witness-{index}.test.example"
+    signers = (
+        SignerKey(name, KeyType.COSIGNATURE_ED25519, bytes([index + 1]) * 32),
+        SignerKey(name, KeyType.COSIGNATURE_ML_DSA_44, bytes([index + 101]) * 32),
+    )
+    server = WitnessServer(name, signers)
+    server.witness = Witness(signers=signers, logs={ORIGIN: _log_keys(log_keys)}, state=MemoryState())
+    return server
+
+
+def _policy(log: Log, log_keys: list[str]) -> str:
+    lines = [f"log {key}" for key in _log_keys(log_keys)]
+    for index, witness in enumerate(log.witnesses):
+        names = [f"w{index}-{number}" for number in range(2)]
+        lines += [
+            f"witness {name} {signer.verifier} {witness.url}"
+            for name, signer in zip(names, witness.signers, strict=True)
+        ]
+        lines.append(f"group g{index} any {' '.join(names)}")
+    lines += [f"group all all {' '.join(f'g{index}' for index in range(len(log.witnesses)))}", "quorum all"]
+    return "\n".join(lines) + "\n"
