@@ -165,15 +165,15 @@ def _lines(connection: _Connection, response: http.client.HTTPResponse) -> Itera
 
 def _events(lines: Iterator[bytes]) -> Iterator[dict[str, Any]]:
     """The JSON of each event; names before it say nothing that ``type`` does not."""
-    data: list[bytes] = []
+    data = bytearray()
     for line in lines:
         if line.startswith(b"data:"):
-            data.append(line[5:])
-            if sum(map(len, data)) > _MAX_EVENT:
+            data += line[5:] + b"\n"
+            if len(data) > _MAX_EVENT:
                 raise _unavailable("the model's API sends an event without end")
         elif not line and data:
-            yield _event(b"\n".join(data))
-            data = []
+            yield _event(bytes(data))
+            data.clear()
 
 
 def _event(data: bytes) -> dict[str, Any]:

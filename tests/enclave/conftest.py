@@ -134,7 +134,10 @@ class FakeLog:
         self._server.server_close()
 
     def down(self, status: int = 503, code: str = "quorum-unavailable") -> None:
-        self.instead = lambda method, path, body: (status, json.dumps({"code": code, "detail": "no"}).encode())
+        self.instead = lambda method, path, body: (
+            status,
+            json.dumps({"code": code, "detail": "no"}).encode(),
+        )
 
     def up(self) -> None:
         self.instead = lambda method, path, body: None

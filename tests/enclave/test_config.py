@@ -80,7 +80,9 @@ def test_every_member_must_be_there(app, name):
 
 
 @pytest.mark.parametrize("name", MEMBERS)
-@pytest.mark.parametrize("value", ['""', "0", "-1", "true", "1.5", "[]", "[1]", '[""]', "{}", "1979-05-27", "[['a']]"])
+@pytest.mark.parametrize(
+    "value", ['""', "0", "-1", "true", "1.5", "[]", "[1]", '[""]', "{}", "1979-05-27", "[['a']]"]
+)
 def test_every_member_has_one_type_and_is_not_empty(app, name, value):
     (old,) = [line for line in TOML.splitlines() if line.startswith(f"{name} ")]
     assert refused(app, TOML.replace(old, f"{name} = {value}"))
@@ -144,7 +146,9 @@ def test_a_policy_without_a_log_is_refused(app, text):
 def test_a_policy_of_several_logs_is_refused(app):
     from assay.tlog.keys import KeyType, SignerKey
 
-    keys = [SignerKey(name, KeyType.ED25519, bytes([n]) * 32) for n, name in enumerate(("a.example", "b.example"))]
+    keys = [
+        SignerKey(name, KeyType.ED25519, bytes([n]) * 32) for n, name in enumerate(("a.example", "b.example"))
+    ]
     (app / "log-policy.txt").write_text(
         "".join(f"log {key.verifier} http://log.invalid\n" for key in keys) + "quorum none\n"
     )

@@ -102,7 +102,9 @@ def test_a_short_write_is_no_quote(attestation, monkeypatch):
 
     opened = Path.open
     monkeypatch.setattr(
-        Path, "open", lambda path, *a, **k: Short() if path.name == "user_report_data" else opened(path, *a, **k)
+        Path,
+        "open",
+        lambda path, *a, **k: Short() if path.name == "user_report_data" else opened(path, *a, **k),
     )
     assert no_quote(SgxPlatform(attestation))
 
@@ -252,7 +254,15 @@ def test_renewed_collateral_is_of_the_same_root(device):
 
 @pytest.mark.parametrize(
     ("name", "data"),
-    [("seed", b""), ("seed", bytes(31)), ("seed", bytes(33)), ("epoch", b""), ("epoch", b"x\n"), ("epoch", b"\xff\n"), ("epoch", b"01\n")],
+    [
+        ("seed", b""),
+        ("seed", bytes(31)),
+        ("seed", bytes(33)),
+        ("epoch", b""),
+        ("epoch", b"x\n"),
+        ("epoch", b"\xff\n"),
+        ("epoch", b"01\n"),
+    ],
 )
 def test_a_damaged_device_is_refused(device, name, data):
     (device / name).write_bytes(data)

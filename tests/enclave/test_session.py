@@ -113,7 +113,9 @@ MALFORMED = {
     "logged": frame(jcs.canonical({"type": "logged", "index": 0, "leaf_hash": "", "proof": ""})),
     "state": frame(jcs.canonical({"type": "state", "load": 0, "region": ""})),
     "error": frame(jcs.canonical({"type": "error", "code": "full", "detail": ""})),
-    "attestation": frame(jcs.canonical({"type": "attestation", "evidence": {}, "registration": "", "proof": ""})),
+    "attestation": frame(
+        jcs.canonical({"type": "attestation", "evidence": {}, "registration": "", "proof": ""})
+    ),
 }
 
 
@@ -394,7 +396,9 @@ def test_a_dripping_peer_is_let_go_after_one_deadline(enclave, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "result", ["\x00" * 80_000, '"' * 250_000, "é" * 200_000, "\U0001f600" * 120_000], ids=["nul", "quote", "e", "smile"]
+    "result",
+    ["\x00" * 80_000, '"' * 250_000, "é" * 200_000, "\U0001f600" * 120_000],
+    ids=["nul", "quote", "e", "smile"],
 )
 def test_the_longest_answers_that_a_model_may_give_fit_into_a_frame(enclave, result):
     peer = enclave.connect()
