@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: env demo system test check clean
+.PHONY: env demo system test check faults bench clean
 
 env: .venv/.installed
 .venv/.installed: requirements/dev.txt pyproject.toml
@@ -34,3 +34,7 @@ check: env
 
 clean:
 	rm -rf .venv dist demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+# The slow attacks with their full counts.
+faults: env
+	ASSAY_KILL_ROUNDS=50 $(BIN)/python -m pytest -q tests/faults

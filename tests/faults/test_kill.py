@@ -1,0 +1,198 @@
+"""The log server killed for real, between submissions and in the middle of them: nothing acknowledged is lost."""
+
+import base64
+import contextlib
+import importlib.util
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from assay.attest import dsse, entry, p256, statement
+from assay.attest.entry import Attestation
+from assay.attest.statement import Provenance, Statement, Subject
+from assay.fetch import http
+from assay.tlog import merkle, proof, strict
+from assay.tlog.errors import LogError
+from assay.tlog.merkle import Hash
+
+pytestmark = pytest.mark.slow
+
+KEY = ec.derive_private_key(4712, ec.SECP256R1())
+ROUNDS = int(os.environ.get("ASSAY_KILL_ROUNDS", "6"))
+SEED = int(os.environ.get("ASSAY_SEED", "20261121"))
+
+
+def load_audit():
+    path = Path(__file__).parents[1] / "log_server" / "audit.py"
+    spec = importlib.util.spec_from_file_location("audit_for_faults", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+AUDIT = load_audit()
+
+
+def make_entry(number):
+    said = Provenance("urn:test", {"number": number}, "urn:test:builder", (), f"urn:test:{number}")
+    payload = Statement((Subject("x", {"sha256": bytes(32)}),), said).payload()
+    envelope = dsse.sign(statement.PAYLOAD_TYPE, payload, [KEY])
+    return entry.format_entry(Attestation(envelope, (p256.spki(KEY.public_key()),)))
+
+
+class Server:
+    """The real program in a process group of its own."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        made = self.assay("log", "init", str(folder), "--origin", "kill.example", "--json")
+        self.vkeys = json.loads(made.stdout)["vkeys"]
+        self.process = None
+
+    def assay(self, *arguments):
+        return subprocess.run(
+            [sys.executable, "-m", "assay.cli", *arguments], capture_output=True, check=True
+        )
+
+    def start(self):
+        self.process = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "assay.cli",
+                "log",
+                "serve",
+                "--dir",
+                str(self.folder),
+                "--listen",
+                self.address,
+            ],
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            with contextlib.suppress(LogError):
+                if self.get("/livez") == b"ok\n":
+                    return
+            time.sleep(0.05)
+        raise AssertionError("the log does not start")
+
+    @property
+    def address(self):
+        return f"127.0.0.1:{self.port}"
+
+    def kill(self):
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def get(self, path):
+        response = http.request("GET", f"http://127.0.0.1:{self.port}{path}", timeout_s=10, max_bytes=1 << 24)
+        assert response.status == 200, (path, response.body)
+        return response.body
+
+    def submit(self, data):
+        url = f"http://127.0.0.1:{self.port}/api/v1/entries"
+        response = http.request("POST", url, body=data, timeout_s=10, max_bytes=1 << 20)
+        assert response.status in (200, 201), response.body
+        return json.loads(response.body)["index"]
+
+
+@pytest.fixture
+def server(tmp_path):
+    server = Server(tmp_path / "log")
+    server.start()
+    yield server
+    server.kill()
+
+
+def require_consistent(server, checkpoints):
+    """Every earlier checkpoint is a prefix of the newest, proved by the log and verified here."""
+    newest_size, newest_root = checkpoints[-1]
+    for size, tree in checkpoints[:-1]:
+        assert size <= newest_size
+        hashes = []
+        if 0 < size < newest_size:
+            answer = json.loads(server.get(f"/api/v1/consistency?from={size}&to={newest_size}"))
+            hashes = [Hash(strict.base64_bytes(each, what="hash")) for each in answer["hashes"]]
+        proof.verify_consistency(
+            old_size=size, old_root=Hash(tree), new_size=newest_size, new_root=Hash(newest_root), proof=hashes
+        )
+
+
+def require_kept(server, acknowledged, checkpoints):
+    size, tree, entries = AUDIT.check(server.get, server.get("/checkpoint"), server.vkeys)
+    checkpoints.append((size, tree))
+    for number, index in acknowledged.items():
+        assert entries[index] == make_entry(number), f"entry {number} was acknowledged at {index}"
+    assert len({merkle.leaf_hash(each) for each in entries}) == len(entries)
+    require_consistent(server, checkpoints)
+
+
+def test_killed_between_submissions_every_acknowledged_entry_is_there(server):
+    acknowledged, checkpoints = {}, []
+    for round_ in range(ROUNDS):
+        for number in range(round_ * 5, round_ * 5 + 5):
+            acknowledged[number] = server.submit(make_entry(number))
+        server.kill()
+        server.start()
+        require_kept(server, acknowledged, checkpoints)
+    assert checkpoints[-1][0] == ROUNDS * 5
+
+
+def test_killed_in_the_middle_of_submissions_nothing_acknowledged_is_lost(server):
+    chance, acknowledged, checkpoints = random.Random(SEED), {}, []
+    numbers = iter(range(10_000))
+    lock = threading.Lock()
+
+    def submit_until_it_dies():
+        while True:
+            with lock:
+                number = next(numbers)
+            try:
+                index = server.submit(make_entry(number))
+            except LogError:
+                return
+            acknowledged[number] = index
+
+    for _ in range(ROUNDS):
+        threads = [threading.Thread(target=submit_until_it_dies) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        time.sleep(chance.uniform(0.05, 0.6))
+        server.kill()
+        for thread in threads:
+            thread.join()
+        server.start()
+        require_kept(server, dict(acknowledged), checkpoints)
+    assert acknowledged
+
+
+def test_the_worker_does_not_outlive_a_killed_parent(server):
+    parent = server.process.pid
+    children = [
+        int(path.parent.name)
+        for path in Path("/proc").glob("[0-9]*/stat")
+        if path.read_text().rpartition(")")[2].split()[1] == str(parent)
+    ]
+    assert children
+    os.kill(parent, signal.SIGKILL)
+    server.process.wait()
+    deadline = time.monotonic() + 10
+    while any(Path(f"/proc/{child}").exists() for child in children):
+        assert time.monotonic() < deadline, "a worker lives on"
+        time.sleep(0.1)
+    server.start()
+    assert base64.b64encode(server.get("/checkpoint"))
