@@ -95,7 +95,7 @@ class Evidence:
     """What an enclave submits to be registered: quote, claims, and proof that it holds the signing key.
 
     ``possession`` is the signature, by the key whose SPKI is ``public_key``, over
-    ``"assay-enclave-entry-v1"`` ‖ RFC 8785 of ``{"claims", "public_key", "quote"}``.
+    ``"assay-enclave-entry-v1"`` ‖ RFC 8785 of ``{"claims", "quote"}``.
     """
 
     quote: bytes
@@ -158,20 +158,19 @@ def report_data(public_key: bytes, claims: Claims) -> bytes:
     return hashlib.sha256(public_key).digest() + claims.digest()
 
 
-def possession_message(quote: bytes, claims: Claims, public_key: bytes) -> bytes:
-    """What the possession signature is over."""
-    unsigned = {
-        "claims": claims.to_json(),
-        "public_key": strict.base64_text(public_key),
-        "quote": strict.base64_text(quote),
-    }
+def possession_message(quote: bytes, claims: Claims) -> bytes:
+    """What the possession signature is over: the evidence without its possession.
+
+    The key itself is not in it; the quote's report_data binds the key.
+    """
+    unsigned = {"claims": claims.to_json(), "quote": strict.base64_text(quote)}
     return _POSSESSION_TAG + jcs.canonical(unsigned)
 
 
 def sign_evidence(key: ec.EllipticCurvePrivateKey, quote: bytes, claims: Claims) -> Evidence:
     """Prove possession of the signing key over a quote and its claims."""
     public_key = p256.spki(key.public_key())
-    signature = p256.sign(key, possession_message(quote, claims, public_key))
+    signature = p256.sign(key, possession_message(quote, claims))
     return Evidence(quote, claims, public_key, signature)
 
 
@@ -183,7 +182,7 @@ def verify_possession(evidence: Evidence) -> ec.EllipticCurvePublicKey:
         UntrustedError: the signature does not verify (code ``possession``).
     """
     key = p256.parse_spki(evidence.public_key)
-    message = possession_message(evidence.quote, evidence.claims, evidence.public_key)
+    message = possession_message(evidence.quote, evidence.claims)
     try:
         p256.verify(key, evidence.possession, message)
     except UntrustedError as error:

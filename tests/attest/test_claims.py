@@ -116,7 +116,7 @@ def test_a_possession_signature_is_no_other_signature_of_the_key(make):
 
     evidence = make.evidence()
     messages = [
-        claims.possession_message(evidence.quote, evidence.claims, evidence.public_key),
+        claims.possession_message(evidence.quote, evidence.claims),
         make.output().message(),
         make.signed_receipt().sig_structure,
         dsse.pae("t", b"x"),

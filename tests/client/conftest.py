@@ -302,7 +302,7 @@ class Story:
         }
         quote = self.machine.quote(self.machine.report(**(fields | self.report)))
         signer = ec_key(self.possession_key or self.key)
-        signature = p256.sign(signer, claims_format.possession_message(quote, said, spki))
+        signature = p256.sign(signer, claims_format.possession_message(quote, said))
         return Evidence(quote, said, spki, signature)
 
     def registration(self) -> tuple[bytes, bytes]:
