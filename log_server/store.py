@@ -174,6 +174,11 @@ class Store:
         with self._engine.connect() as connection:
             return connection.execute(query).scalar_one_or_none()
 
+    def leaf(self, leaf_hash: Hash) -> bytes | None:
+        """The leaf of a leaf hash."""
+        index = self.find_leaf(leaf_hash)
+        return None if index is None else self.entry(index)
+
     def find_terms(
         self, terms: Mapping[str, str], *, before: int | None = None, limit: int | None = None
     ) -> list[int]:

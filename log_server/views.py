@@ -4,15 +4,17 @@ A sentence for everyone, a table for the engineer, the raw bytes for the auditor
 "verified": a page served by the log cannot vouch for the log, and says so.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import assert_never
 
 from assay.attest import entry, jcs, p256, statement
-from assay.attest.entry import Attestation, EnclaveSubmission, ReceiptEntry, Registration
+from assay.attest.entry import Attestation, EnclaveSubmission, Entry, ReceiptEntry, Registration
 from assay.attest.quote import sgx
 from assay.attest.statement import Provenance, Rebuild, Release, Statement
 from assay.tlog import merkle
+from assay.tlog.merkle import Hash
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,7 @@ class EntryView:
     """An entry as a page shows it.
 
     Attributes:
-        platform: the label of the root its quote verified under, or None where there is no quote.
+        platform: the label of the root that the enclave's quote verified under; None where no enclave speaks.
         canonical: the leaf as text, exactly as it was hashed.
     """
 
@@ -61,8 +63,11 @@ def moment(time_ms: int) -> str:
     return datetime.fromtimestamp(time_ms / 1000, tz=UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
-def entry_view(index: int, leaf: bytes) -> EntryView:
-    """Decode a leaf of this log for display."""
+def entry_view(index: int, leaf: bytes, *, find: Callable[[Hash], bytes | None]) -> EntryView:
+    """Decode a leaf of this log for display.
+
+    ``find`` gives the leaf of a leaf hash: a receipt is shown with the platform of the boot it names.
+    """
     parsed = entry.parse_entry(leaf)
     match parsed:
         case Attestation():
@@ -75,17 +80,23 @@ def entry_view(index: int, leaf: bytes) -> EntryView:
             title, sentence, rows = "enclave", "An enclave's evidence without an appraisal.", ()
         case _:
             assert_never(parsed)
-    platform = parsed.appraisal.platform if isinstance(parsed, Registration) else None
     return EntryView(
         index=index,
         leaf_hash=merkle.leaf_hash(leaf).hex(),
         kind=entry.kind_of(parsed),
         title=title,
         sentence=sentence,
-        platform=platform,
+        platform=_platform(parsed, find),
         rows=rows,
         canonical=leaf.decode(),
     )
+
+
+def _platform(parsed: Entry, find: Callable[[Hash], bytes | None]) -> str | None:
+    if isinstance(parsed, ReceiptEntry):
+        named = find(parsed.signed.receipt.registration)
+        return None if named is None else _platform(entry.parse_entry(named), find)
+    return parsed.appraisal.platform if isinstance(parsed, Registration) else None
 
 
 _Decoded = tuple[str, str, tuple[Row, ...]]

@@ -172,5 +172,5 @@ def _entry(index: int) -> dict[str, object]:
     data = services.log().store.entry(index)
     if data is None:
         raise NotFoundError(f"there is no entry {index}")
-    view = views.entry_view(index, data)
+    view = views.entry_view(index, data, find=services.log().store.leaf)
     return {**view.to_json(), "leaf": strict.base64_text(data)}

@@ -102,7 +102,9 @@ def _entry(index_text: str) -> _EntryPage:
         raise NotFoundError(f"there is no entry {index}")
     checkpoint = log.newest_for(index)
     witnessed = log.policy is not None and checkpoint.published_ms is not None
-    return _EntryPage(views.entry_view(index, leaf), log.prove(index, checkpoint), witnessed)
+    return _EntryPage(
+        views.entry_view(index, leaf, find=log.store.leaf), log.prove(index, checkpoint), witnessed
+    )
 
 
 def _entries(values: dict[str, str]) -> dict[str, jcs.Json]:
@@ -114,7 +116,9 @@ def _entries(values: dict[str, str]) -> dict[str, jcs.Json]:
     leaves = [(index, log.store.entry(index)) for index in found[:_PAGE]]
     return {
         "size": size,
-        "entries": [views.entry_view(index, leaf) for index, leaf in leaves if leaf is not None],
+        "entries": [
+            views.entry_view(index, leaf, find=log.store.leaf) for index, leaf in leaves if leaf is not None
+        ],
         "older": found[_PAGE - 1] if len(found) > _PAGE else None,
     }
 

@@ -475,3 +475,23 @@ def standin_model(standin_ca: str) -> Callable[..., Model]:
         return Model(**{**usual, **changes})
 
     return make
+
+
+@pytest.fixture
+def log_policy_text() -> str:
+    return policy_text()
+
+
+@pytest.fixture
+def peer_at() -> Iterator[Callable[[str], Peer]]:
+    """Peers of an agent that is a process of its own."""
+    sockets: list[socket.socket] = []
+
+    def connect(address: str) -> Peer:
+        host, _, port = address.rpartition(":")
+        sockets.append(socket.create_connection((host, int(port)), timeout=20))
+        return Peer(sockets[-1], None)  # type: ignore[arg-type]
+
+    yield connect
+    for sock in sockets:
+        sock.close()

@@ -276,7 +276,11 @@ def test_a_silent_server_ends_at_the_deadline(standin_model):
 
 def test_a_server_without_tls_is_unavailable(standin_model):
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        threading.Thread(target=lambda: listener.accept()[0].close(), daemon=True).start()
+
+        def leave():
+            listener.accept()[0].close()
+
+        threading.Thread(target=leave, daemon=True).start()
         assert refused(standin_model(listener.getsockname()[1]))[0] == "model"
 
 
@@ -341,8 +345,8 @@ def test_a_certificate_that_signs_itself_is_not_believed(standin_model, monkeypa
 def test_old_tls_is_refused(standin_model):
     context = standin_llm._tls_context()
     context.set_ciphers("ALL:@SECLEVEL=0")
-    with pytest.warns(DeprecationWarning):
-        context.minimum_version = ssl.TLSVersion.TLSv1
+    context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
+    with pytest.warns(DeprecationWarning, match="TLSv1_1"):
         context.maximum_version = ssl.TLSVersion.TLSv1_1
     with raw(HEAD + piece("old") + STOP, context=context) as (port, served):
         assert refused(standin_model(port)) == ("model", [])

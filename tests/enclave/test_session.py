@@ -1,6 +1,5 @@
 """Sessions: what a peer may say, what it gets, and that nothing else ever leaves."""
 
-import hashlib
 import json
 import socket
 import threading
