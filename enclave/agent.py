@@ -78,7 +78,17 @@ def _run(app: Path, host: HostInputs) -> None:
     measured = config.read_measured(app)
     platform = _platform(measured, host)
     llm_address = None if host.llm_address is None else _address(host.llm_address)
-    listener = _listen(host.listen)  # before the log gets to know of a boot that could not serve
+    with _listen(host.listen) as listener:  # before the log gets to know of a boot that could not serve
+        _boot_and_serve(measured, host, platform, llm_address, listener)
+
+
+def _boot_and_serve(
+    measured: Measured,
+    host: HostInputs,
+    platform: Platform,
+    llm_address: tuple[str, int] | None,
+    listener: socket.socket,
+) -> None:
     state_dir = _SGX_STATE if measured.platform == "sgx" else host.state_dir
     state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     state_file = SealedFile(state_dir / "agent.sealed", seal_key=platform.seal_key())

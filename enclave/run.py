@@ -133,13 +133,12 @@ def _refuse_extra(build: Build, listed: Sequence[str]) -> None:
 def _mounts(build: Build, *, encrypted: bool) -> list[tuple[str, str]]:
     """(path inside, uri) of the mounts of the host's folders."""
     try:
-        return [
-            (str(each["path"]), str(each["uri"]))
-            for each in build.table["fs"]["mounts"]
-            if "uri" in each and (each.get("type") == "encrypted") == encrypted
+        mounts = [
+            (each.get("type"), str(each["path"]), str(each["uri"])) for each in build.table["fs"]["mounts"]
         ]
     except (KeyError, TypeError, AttributeError) as error:
-        raise MalformedError("the manifest has no mounts", code="build") from error
+        raise MalformedError("the manifest has no mounts of the host's folders", code="build") from error
+    return [(path, uri) for kind, path, uri in mounts if (kind == "encrypted") == encrypted]
 
 
 def choose(runtime: Runtime) -> Runtime:
