@@ -38,3 +38,6 @@ clean:
 # The slow attacks with their full counts.
 faults: env
 	ASSAY_KILL_ROUNDS=50 $(BIN)/python -m pytest -q tests/faults
+
+bench: env
+	$(BIN)/python bench/submit.py
