@@ -5,10 +5,13 @@ response has a limit in bytes and every request one deadline over all its steps.
 system's roots unless a context is given. Only the standard library, because the enclave imports it.
 """
 
+import contextlib
 import http.client
+import socket
 import ssl
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -63,23 +66,49 @@ def request(
     target = _parse_url(url)
     deadline = time.monotonic() + timeout_s
     connection = _connect(target, timeout_s=timeout_s, tls=tls)
+    fields = {
+        "User-Agent": USER_AGENT,
+        "Connection": "close",
+        "Accept-Encoding": "identity",
+        **(headers or {}),
+    }
+    late = threading.Event()
     try:
-        fields = {
-            "User-Agent": USER_AGENT,
-            "Connection": "close",
-            "Accept-Encoding": "identity",
-            **(headers or {}),
-        }
-        connection.request(method, target.path, body=body, headers=fields)
-        response = connection.getresponse()
-        content = _read(connection, response, deadline=deadline, max_bytes=max_bytes, url=url)
-        return Response(
-            response.status, {name.lower(): value for name, value in response.getheaders()}, content
-        )
-    except (OSError, http.client.HTTPException) as error:
-        raise UnavailableError(f"{method} {url}: {error or type(error).__name__}") from error
+        connection.connect()
+        with _cut_off(connection.sock, after_s=deadline - time.monotonic(), late=late):
+            connection.request(method, target.path, body=body, headers=fields)
+            with contextlib.closing(connection.getresponse()) as response:
+                content = _read(response, max_bytes=max_bytes, url=url)
+        if late.is_set():  # a body without a length ends where the connection does: this one was cut off by us
+            raise UnavailableError("late")
+    except (OSError, http.client.HTTPException, UnavailableError) as error:
+        reason = "no whole answer in time" if late.is_set() else error or type(error).__name__
+        raise UnavailableError(f"{method} {url}: {reason}") from error
     finally:
         connection.close()
+    return Response(response.status, {name.lower(): value for name, value in response.getheaders()}, content)
+
+
+@contextlib.contextmanager
+def _cut_off(connected: socket.socket, *, after_s: float, late: threading.Event) -> Iterator[None]:
+    """Shut a connection down when its time is up.
+
+    A socket's own timeout starts anew with every byte: a server that drips would never meet it.
+    """
+
+    def shut_down() -> None:
+        late.set()
+        with contextlib.suppress(OSError):
+            connected.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(max(after_s, 0.0), shut_down)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
 
 
 def _parse_url(url: str) -> _Target:
@@ -103,28 +132,13 @@ def _connect(target: _Target, *, timeout_s: float, tls: ssl.SSLContext | None) -
     return http.client.HTTPSConnection(target.host, target.port, timeout=timeout_s, context=context)
 
 
-def _read(
-    connection: http.client.HTTPConnection,
-    response: http.client.HTTPResponse,
-    *,
-    deadline: float,
-    max_bytes: int,
-    url: str,
-) -> bytes:
-    """Read the body in pieces, so that a server that drips bytes meets the deadline all the same."""
+def _read(response: http.client.HTTPResponse, *, max_bytes: int, url: str) -> bytes:
+    """Read a body of at most ``max_bytes``; a promised length must come."""
     content = bytearray()
-    while True:
-        remaining_s = deadline - time.monotonic()
-        if remaining_s <= 0:
-            raise UnavailableError(f"{url}: no whole answer in time")
-        if connection.sock is not None:
-            connection.sock.settimeout(remaining_s)
-        chunk = response.read1(min(_CHUNK, max_bytes + 1 - len(content)))
-        if not chunk:
-            # read1 ends quietly when the peer closes early; a promised length must have come.
-            if response.length:
-                raise UnavailableError(f"{url}: the answer was cut off")
-            return bytes(content)
+    while chunk := response.read1(min(_CHUNK, max_bytes + 1 - len(content))):
         content += chunk
         if len(content) > max_bytes:
             raise MalformedError(f"{url}: the answer is longer than {max_bytes} bytes", code="too-large")
+    if response.length:
+        raise UnavailableError("the answer was cut off")
+    return bytes(content)

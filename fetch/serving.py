@@ -5,6 +5,7 @@ port or the database.
 """
 
 import os
+import socket
 import threading
 import time
 from pathlib import Path
@@ -14,7 +15,7 @@ from granian import Granian
 from granian.constants import Interfaces
 from granian.log import LogLevels
 
-from assay.tlog.errors import MalformedError
+from assay.tlog.errors import MalformedError, UnavailableError
 
 _PARENT_POLL_S = 0.5
 
@@ -39,8 +40,12 @@ def serve_wsgi(factory: str, *, listen: str, threads: int) -> None:
             know it reads from the environment, which the worker inherits.
         listen: ``HOST:PORT``.
         threads: requests that are handled at the same time; twice as many more may wait.
+
+    Raises:
+        UnavailableError: somebody listens there already, or the host is none of ours (code ``address``).
     """
     host, port = parse_address(listen)
+    _require_free(host, port)
     Granian(
         factory,
         address=host,
@@ -53,6 +58,20 @@ def serve_wsgi(factory: str, *, listen: str, threads: int) -> None:
         log_level=LogLevels.error,
         working_dir=Path.cwd(),
     ).serve()
+
+
+def _require_free(host: str, port: int) -> None:
+    """Refuse an address that is in use; granian would share the port with whoever else lets it."""
+    try:
+        (family, kind, _, _, address), *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(
+                socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+            )  # what a dead server left does not count
+            probe.bind(address)
+            probe.listen()
+    except OSError as error:
+        raise UnavailableError(f"cannot listen on {host}:{port}: {error}", code="address") from error
 
 
 def end_with_parent() -> None:

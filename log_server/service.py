@@ -24,7 +24,7 @@ from assay.log_server.witnessing import Publisher, WitnessClient, cosigned_note,
 from assay.tlog import policy as tlog_policy
 from assay.tlog import proof, strict, tlog_proof
 from assay.tlog.checkpoint import parse_signed_checkpoint
-from assay.tlog.errors import LogError, MalformedError
+from assay.tlog.errors import LogError, MalformedError, UnavailableError
 from assay.tlog.keys import SignerKey, VerifierKey, parse_key_file
 from assay.tlog.note import verify_note
 from assay.tlog.policy import Policy
@@ -121,7 +121,7 @@ class LogService:
         if witnessed and self.publisher is None:
             raise MalformedError("this log's quorum is none: there is nothing to wait for", code="no-quorum")
         admitted = self._admission.admit(data, now_ms=now_ms())
-        sequenced = self.sequencer.submit(admitted).result(timeout=_COMMIT_TIMEOUT_S)
+        sequenced = self._sequence(admitted)
         integrated = self._submitted(sequenced, admitted)
         if not witnessed:
             return integrated
@@ -137,6 +137,14 @@ class LogService:
             )
         text = self.prove(sequenced.index, published)
         return Submitted(sequenced.index, integrated.leaf_hash, integrated.leaf, text, integrated.new)
+
+    def _sequence(self, admitted: Admitted) -> Sequenced:
+        try:
+            return self.sequencer.submit(admitted).result(timeout=_COMMIT_TIMEOUT_S)
+        except TimeoutError as error:
+            raise UnavailableError(
+                "the log did not answer for the entry in time; submitting it again is safe", code="not-stored"
+            ) from error
 
     def prove(self, index: int, checkpoint: StoredCheckpoint) -> str:
         """The ``.tlog-proof`` of an entry in a checkpoint, with its cosignatures."""
