@@ -24,7 +24,7 @@ system:
 	|| echo "chromium could not be installed: the browser tests will skip"
 
 test: env system
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal tests
 
 check: env
 	$(BIN)/ruff format --check .
