@@ -79,9 +79,8 @@ def request(
             connection.request(method, target.path, body=body, headers=fields)
             with contextlib.closing(connection.getresponse()) as response:
                 content = _read(response, max_bytes=max_bytes, url=url)
-        if (
-            late.is_set()
-        ):  # a body without a length ends where the connection does: this one was cut off by us
+        # A body without a length ends where the connection does: it may be we who cut this one off.
+        if late.is_set():
             raise UnavailableError("late")
     except (OSError, http.client.HTTPException, UnavailableError) as error:
         reason = "no whole answer in time" if late.is_set() else error or type(error).__name__
