@@ -68,6 +68,7 @@ class Release:
         release: the version, without ``@``.
         digests: of what was built.
         mr_signer: SHA-256 of the SIGSTRUCT's modulus, or None if the release is not signed for launch.
+        sigstruct_sha256: of the SIGSTRUCT's 1808 bytes; None exactly when ``mr_signer`` is.
         attributes_flags: SGX attribute flags of the SIGSTRUCT; debug (bit 1) is never set.
         gramine_version: whose layout the measurement follows.
         source_sha256: digest over the measured source files; ``source_commit`` (git, hex) if known.
@@ -81,6 +82,7 @@ class Release:
     release: str
     digests: Digests
     mr_signer: bytes | None
+    sigstruct_sha256: bytes | None
     isv_prod_id: int
     isv_svn: int
     attributes_flags: int
@@ -113,6 +115,7 @@ class Release:
             "mr_signer": None if self.mr_signer is None else self.mr_signer.hex(),
             "product": self.product,
             "release": self.release,
+            "sigstruct_sha256": None if self.sigstruct_sha256 is None else self.sigstruct_sha256.hex(),
             "source": {"commit": self.source_commit, "sha256": self.source_sha256.hex()},
             "supersedes": None if self.supersedes is None else self.supersedes.hex(),
             "trusted_files_sha256": self.trusted_files_sha256.hex(),
@@ -254,10 +257,21 @@ def parse_statement(payload: bytes) -> Statement:
     return Statement(subjects, predicate)
 
 
-def release_subjects(digests: Digests) -> tuple[Subject, ...]:
-    """The subjects of a release and of everything said about it."""
+def release_subjects(release: Release) -> tuple[Subject, ...]:
+    """The subjects of a release: those of its build, and the SIGSTRUCT by its own hash too if there is one."""
+    sigstruct, *others = build_subjects(release.digests)
+    if release.sigstruct_sha256 is not None:
+        sigstruct = Subject(sigstruct.name, {**sigstruct.digest, "sha256": release.sigstruct_sha256})
+    return (sigstruct, *others)
+
+
+def build_subjects(digests: Digests) -> tuple[Subject, ...]:
+    """The subjects of what is said about a build by whoever repeats or describes it.
+
+    They hold no hash of a SIGSTRUCT: only the publisher's signing key gives its bytes.
+    """
     return (
-        Subject("enclave", {"sgxMrEnclave": digests.mr_enclave}),
+        Subject("sigstruct", {"sgxMrEnclave": digests.mr_enclave}),
         Subject("manifest.sgx", {"sha256": digests.manifest_sha256}),
         Subject("libpal", {"sha256": digests.libpal_sha256}),
         Subject("tree", {"sha256": digests.tree_sha256}),
@@ -279,14 +293,14 @@ def _check_subjects(subjects: tuple[Subject, ...], predicate: Predicate) -> None
     """A release or rebuild is found by its subjects, so they must be those of its digests."""
     match predicate:
         case Release():
-            digests = predicate.digests
+            expected = release_subjects(predicate)
         case Rebuild():
-            digests = predicate.expected
+            expected = build_subjects(predicate.expected)
         case Provenance():
             return
         case _:
             assert_never(predicate)
-    if subjects != release_subjects(digests):
+    if subjects != expected:
         raise MalformedError("statement.subject: not the subjects of the predicate's digests")
 
 
@@ -327,6 +341,7 @@ _RELEASE_KEYS = (
     "mr_signer",
     "product",
     "release",
+    "sigstruct_sha256",
     "source",
     "supersedes",
     "trusted_files_sha256",
@@ -347,6 +362,7 @@ def _parse_release(value: jcs.Json) -> Release:
         release=_parse_version(fields),
         digests=_parse_digests(fields.value("digests"), what="release.digests"),
         mr_signer=fields.nullable("mr_signer", lambda key: fields.hex(key, length=32)),
+        sigstruct_sha256=fields.nullable("sigstruct_sha256", lambda key: fields.hex(key, length=32)),
         isv_prod_id=fields.integer("isv_prod_id", high=0xFFFF),
         isv_svn=fields.integer("isv_svn", high=0xFFFF),
         attributes_flags=flags,
@@ -360,6 +376,8 @@ def _parse_release(value: jcs.Json) -> Release:
         effective_after_ms=fields.integer("effective_after"),
         supersedes=None if supersedes is None else Hash(supersedes),
     )
+    if (release.mr_signer is None) != (release.sigstruct_sha256 is None):
+        raise MalformedError("release: mr_signer and sigstruct_sha256 are both null or both set")
     if release.valid_until_ms is not None and release.valid_until_ms <= release.valid_from_ms:
         raise MalformedError("release: it ends before it begins")
     return release

@@ -5,6 +5,7 @@ that strangers can repeat it). Both are fixed before the first is sent: they are
 until both are logged, and a retry sends the same bytes, which the log takes for the same entries.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -16,8 +17,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from assay.attest import dsse, entry, p256, statement
 from assay.attest.bundle import Bundle, format_bundle
 from assay.attest.entry import Attestation
-from assay.attest.statement import Digests, Predicate, Provenance, Release, Statement
-from assay.builder.output import BuildResult
+from assay.attest.statement import Digests, Provenance, Release, Statement
+from assay.builder.output import BuildResult, file_names
 from assay.builder.record import BuildRecord
 from assay.client.log import LogClient, Submitted
 from assay.tlog import strict
@@ -67,13 +68,19 @@ def digests_of(record: BuildRecord) -> Digests:
     )
 
 
-def release_of(record: BuildRecord, terms: ReleaseTerms) -> Release:
-    """The release statement's predicate."""
+def release_of(built: BuildResult, terms: ReleaseTerms) -> Release:
+    """The release statement's predicate.
+
+    Raises:
+        OSError: the SIGSTRUCT of a signed build cannot be read.
+    """
+    record = built.record
     return Release(
         product=record.product,
         release=record.release,
         digests=digests_of(record),
         mr_signer=record.mr_signer,
+        sigstruct_sha256=_sigstruct_sha256(built),
         isv_prod_id=record.isv_prod_id,
         isv_svn=record.isv_svn,
         attributes_flags=record.attribute_flags,
@@ -117,9 +124,8 @@ def provenance_of(record: BuildRecord, *, builder_id: str) -> Provenance:
     )
 
 
-def attest(predicate: Predicate, digests: Digests, keys: Sequence[ec.EllipticCurvePrivateKey]) -> Attestation:
-    """Sign a statement about a build's subjects with every key."""
-    said = Statement(statement.release_subjects(digests), predicate)
+def attest(said: Statement, keys: Sequence[ec.EllipticCurvePrivateKey]) -> Attestation:
+    """Sign a statement with every key."""
     verifiers = tuple(p256.spki(key.public_key()) for key in keys)
     return Attestation(dsse.sign(statement.PAYLOAD_TYPE, said.payload(), keys), verifiers)
 
@@ -148,8 +154,8 @@ def publish(
     if file.exists():
         raise UntrustedError(f"{file} is there already; a release is published once", code="exists")
     pending = file.with_name(file.name + ".pending")
-    release, provenance = _pending(pending) or _prepare(pending, built.record, keys, terms)
-    _require_same_build(release, built.record)
+    release, provenance = _pending(pending) or _prepare(pending, built, keys, terms)
+    _require_same_build(release, built)
     submitted = log.submit(release)
     proven = log.submit(provenance)
     bundle = Bundle(subject=submitted.logged, answer=None, enclave=None, release=None, rebuilds=())
@@ -159,12 +165,13 @@ def publish(
 
 
 def _prepare(
-    pending: Path, record: BuildRecord, keys: Sequence[ec.EllipticCurvePrivateKey], terms: ReleaseTerms
+    pending: Path, built: BuildResult, keys: Sequence[ec.EllipticCurvePrivateKey], terms: ReleaseTerms
 ) -> tuple[bytes, bytes]:
-    digests = digests_of(record)
     builder_id = f"urn:assay:signer:{p256.signer_id(p256.spki(keys[0].public_key()))}"
-    release = entry.format_entry(attest(release_of(record, terms), digests, keys))
-    provenance = entry.format_entry(attest(provenance_of(record, builder_id=builder_id), digests, keys))
+    said = release_of(built, terms)
+    how = provenance_of(built.record, builder_id=builder_id)
+    release = entry.format_entry(attest(Statement(statement.release_subjects(said), said), keys))
+    provenance = entry.format_entry(attest(Statement(statement.build_subjects(said.digests), how), keys))
     content = {"release": strict.base64_text(release), "provenance": strict.base64_text(provenance)}
     _write(pending, json.dumps(content).encode())
     return release, provenance
@@ -183,11 +190,18 @@ def _pending(path: Path) -> tuple[bytes, bytes] | None:
     return release, provenance
 
 
-def _require_same_build(leaf: bytes, record: BuildRecord) -> None:
+def _sigstruct_sha256(built: BuildResult) -> bytes | None:
+    if built.record.mr_signer is None:
+        return None
+    return hashlib.sha256((built.out / file_names(built.record.name).sigstruct).read_bytes()).digest()
+
+
+def _require_same_build(leaf: bytes, built: BuildResult) -> None:
     parsed = entry.parse_entry(leaf)
     if isinstance(parsed, Attestation):
         said = statement.parse_statement(parsed.envelope.payload).predicate
-        if isinstance(said, Release) and said.digests == digests_of(record):
+        found = (digests_of(built.record), _sigstruct_sha256(built))
+        if isinstance(said, Release) and (said.digests, said.sigstruct_sha256) == found:
             return
     raise UntrustedError(
         "an interrupted publication of another build waits beside the release file; remove it or finish it",

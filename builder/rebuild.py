@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from assay.attest import admission, bundle, entry
+from assay.attest import admission, bundle, entry, statement
 from assay.attest.bundle import Bundle
 from assay.attest.entry import Attestation
 from assay.attest.statement import LOG_TAIL_SIZE, Digests, Provenance, Rebuild, Release, Statement, Verdict
@@ -63,7 +63,7 @@ def open_task(data: bytes, *, policy: Policy, log: LogClient) -> Task:
     admission.verify_publishers(release.product, signers, policy.publishers)
     verify_proof(parsed.subject.proof, leaf=leaf_hash, policy=policy.log)
     for found in log.search({"kind": "attestation", "sha256": release.digests.manifest_sha256.hex()}):
-        provenance = _provenance(found.leaf, said, policy)
+        provenance = _provenance(found.leaf, release, policy)
         if provenance is not None:
             return Task(release, leaf_hash, provenance)
     raise UntrustedError("the log has no provenance of this release by its publishers", code="no-provenance")
@@ -116,7 +116,8 @@ def rebuild(
         started_ms=started_ms,
         finished_ms=now_ms(),
     )
-    submitted = log.submit(entry.format_entry(attest(said, task.release.digests, [key])))
+    signed = attest(Statement(statement.build_subjects(said.expected), said), [key])
+    submitted = log.submit(entry.format_entry(signed))
     return Rebuilt(said, submitted)
 
 
@@ -182,14 +183,15 @@ def _signed(leaf: bytes) -> tuple[Statement, tuple[str, ...]]:
     return admission.verify_attestation(parsed), signers_of(parsed)
 
 
-def _provenance(leaf: bytes, release: Statement, policy: Policy) -> Provenance | None:
+def _provenance(leaf: bytes, release: Release, policy: Policy) -> Provenance | None:
     """The provenance in a leaf, if it is one of this release by its publishers; strangers' are passed over."""
-    assert isinstance(release.predicate, Release)
     try:
         said, signers = _signed(leaf)
-        admission.verify_publishers(release.predicate.product, signers, policy.publishers)
+        admission.verify_publishers(release.product, signers, policy.publishers)
     except LogError:
         return None
-    if said.subjects != release.subjects or not isinstance(said.predicate, Provenance):
+    if said.subjects != statement.build_subjects(release.digests):
+        return None
+    if not isinstance(said.predicate, Provenance):
         return None
     return said.predicate if said.predicate.build_type == BUILD_TYPE else None

@@ -126,6 +126,7 @@ def _release(release: Release, signers: list[str]) -> _Decoded:
         Row("release", release.release, ("release", name)),
         Row("MRENCLAVE", digests.mr_enclave.hex(), ("mrenclave", digests.mr_enclave.hex())),
         Row("MRSIGNER", "not signed for launch" if release.mr_signer is None else release.mr_signer.hex()),
+        *_sigstruct(release),
         Row("ISVPRODID, ISVSVN", f"{release.isv_prod_id}, {release.isv_svn}"),
         Row("manifest SHA-256", digests.manifest_sha256.hex(), ("sha256", digests.manifest_sha256.hex())),
         Row("tree SHA-256", digests.tree_sha256.hex(), ("sha256", digests.tree_sha256.hex())),
@@ -139,6 +140,13 @@ def _release(release: Release, signers: list[str]) -> _Decoded:
     )
     sentence = f"The holder of key {signers[0][:16]}… says that {name} is this measurement."
     return f"release {name}", sentence, rows
+
+
+def _sigstruct(release: Release) -> tuple[Row, ...]:
+    if release.sigstruct_sha256 is None:
+        return ()  # the row of MRSIGNER says so
+    digest = release.sigstruct_sha256.hex()
+    return (Row("SIGSTRUCT SHA-256", digest, ("sha256", digest)),)
 
 
 def _rebuild(rebuild: Rebuild, signers: list[str]) -> _Decoded:

@@ -32,6 +32,7 @@ from assay.attest.statement import (
     Release,
     Statement,
     Verdict,
+    build_subjects,
     release_subjects,
 )
 from assay.tlog import merkle
@@ -92,6 +93,7 @@ class Make:
             release="1.0.0",
             digests=cls.digests(),
             mr_signer=cls.MR_SIGNER,
+            sigstruct_sha256=b"\xab" * 32,
             isv_prod_id=7,
             isv_svn=3,
             attributes_flags=4,
@@ -136,7 +138,9 @@ class Make:
 
     @classmethod
     def statement(cls, predicate: Predicate | None = None) -> Statement:
-        return Statement(release_subjects(cls.digests()), predicate or cls.release())
+        said = predicate or cls.release()
+        about = release_subjects(said) if isinstance(said, Release) else build_subjects(cls.digests())
+        return Statement(about, said)
 
     @classmethod
     def attestation(cls, payload: bytes | None = None, *, keys: tuple[int, ...] = (2,)) -> Attestation:

@@ -8,7 +8,14 @@ import pytest
 
 from assay.attest import jcs, statement
 from assay.attest.measurement import Measurement, Tee
-from assay.attest.statement import Statement, Subject, Verdict, parse_statement, release_subjects
+from assay.attest.statement import (
+    Statement,
+    Subject,
+    Verdict,
+    build_subjects,
+    parse_statement,
+    release_subjects,
+)
 from assay.tlog.errors import MalformedError
 
 PREDICATES = ("release", "rebuild", "provenance")
@@ -24,7 +31,6 @@ OTHERS = {
 
 FREE = {
     ("predicate", "log_tail"): ["", "a\x00b"],
-    ("predicate", "mr_signer"): [None],
     ("predicate", "source", "commit"): [None],
     ("predicate", "supersedes"): [None],
     ("predicate", "valid_until"): [None],
@@ -72,9 +78,8 @@ def test_parse_inverts_payload(make, name):
 
 
 def test_optional_members_may_be_null(make):
-    bare = make.release(
-        mr_signer=None, source_commit=None, valid_until_ms=None, supersedes=None, advisories=()
-    )
+    optional = ("mr_signer", "sigstruct_sha256", "source_commit", "valid_until_ms", "supersedes")
+    bare = make.release(advisories=(), **dict.fromkeys(optional))
     assert parse_statement(make.statement(bare).payload()).predicate == bare
 
 
@@ -172,7 +177,7 @@ def test_another_statement_type_is_refused(make, uri):
 def test_subjects_are_those_of_the_digests(make, name):
     value = json.loads(good(make, name).payload())
     subjects = value["subject"]
-    assert [subject["name"] for subject in subjects] == ["enclave", "manifest.sgx", "libpal", "tree"]
+    assert [subject["name"] for subject in subjects] == ["sigstruct", "manifest.sgx", "libpal", "tree"]
     for other in (
         [],
         subjects[:1],
@@ -180,7 +185,7 @@ def test_subjects_are_those_of_the_digests(make, name):
         subjects[::-1],
         [*subjects, {"digest": {"sha256": "00" * 32}, "name": "more"}],
         [*subjects[:-1], subjects[0]],
-        [{**subjects[0], "name": "Enclave"}, *subjects[1:]],
+        [{**subjects[0], "name": "enclave"}, *subjects[1:]],
         [{**subjects[0], "digest": {"sha256": make.MR_ENCLAVE.hex()}}, *subjects[1:]],
         [{**subjects[0], "digest": {**subjects[0]["digest"], "sha256": "00" * 32}}, *subjects[1:]],
     ):
@@ -193,12 +198,12 @@ def test_subjects_are_those_of_the_digests(make, name):
 @pytest.mark.parametrize("member", ["mr_enclave", "manifest_sha256", "tree_sha256", "libpal_sha256"])
 def test_a_changed_digest_no_longer_fits_the_subjects(make, member):
     changed_digests = make.digests(**{member: b"\x00" * 32})
-    for predicate in (
-        make.release(digests=changed_digests),
-        make.rebuild(expected=changed_digests, observed=changed_digests),
+    for name, predicate in (
+        ("release", make.release(digests=changed_digests)),
+        ("rebuild", make.rebuild(expected=changed_digests, observed=changed_digests)),
     ):
         with pytest.raises(MalformedError, match="subject"):
-            make.statement(predicate).payload()
+            Statement(good(make, name).subjects, predicate).payload()
 
 
 @pytest.mark.parametrize(
@@ -240,6 +245,9 @@ def test_provenance_is_of_any_subject(make):
         {"release": "a" * 129},
         {"gramine_version": "a" * 33},
         {"mr_signer": bytes(31)},
+        {"mr_signer": None},
+        {"sigstruct_sha256": bytes(31)},
+        {"sigstruct_sha256": None},
         {"trusted_files_sha256": bytes(33)},
         {"source_commit": "88" * 19},
         {"source_commit": "AA" * 20},
@@ -342,7 +350,30 @@ def test_a_provenance_with_a_wrong_value_is_refused(make, changes):
 
 def test_payload_of_a_release_names_its_own_subjects(make):
     digests = make.digests(mr_enclave=b"\x01" * 32)
-    said = Statement(release_subjects(digests), make.release(digests=digests))
+    release = make.release(digests=digests)
+    said = Statement(release_subjects(release), release)
     assert parse_statement(said.payload()) == said
+    for other in (
+        make.release(),
+        replace(release, sigstruct_sha256=bytes(32)),
+        replace(release, mr_signer=None, sigstruct_sha256=None),
+    ):
+        with pytest.raises(MalformedError):
+            replace(said, subjects=release_subjects(other)).payload()
+
+
+def test_a_release_names_its_sigstruct_by_measurement_and_by_hash(make):
+    signed = make.release()
+    first, *others = release_subjects(signed)
+    assert first == Subject("sigstruct", {"sgxMrEnclave": make.MR_ENCLAVE, "sha256": signed.sigstruct_sha256})
+    assert [subject.name for subject in others] == ["manifest.sgx", "libpal", "tree"]
+    unsigned = make.release(mr_signer=None, sigstruct_sha256=None)
+    assert release_subjects(unsigned) == build_subjects(unsigned.digests)
+    assert release_subjects(unsigned) == (Subject("sigstruct", {"sgxMrEnclave": make.MR_ENCLAVE}), *others)
+
+
+def test_a_rebuild_names_no_hash_of_a_sigstruct(make):
+    said = make.statement(make.rebuild())
+    assert [set(subject.digest) for subject in said.subjects][0] == {"sgxMrEnclave"}
     with pytest.raises(MalformedError):
-        replace(said, subjects=release_subjects(make.digests())).payload()
+        replace(said, subjects=release_subjects(make.release())).payload()

@@ -205,6 +205,22 @@ def test_statements(golden, make, index):
     assert said == make.statement(getattr(make, case["predicate"])())
 
 
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_subjects_of_statements(golden, index):
+    said = json.loads(golden("statement")["cases"][index]["payload"])
+    predicate = said["predicate"]
+    sigstruct = {"sgxMrEnclave": "11" * 32}
+    if predicate.get("sigstruct_sha256"):
+        sigstruct["sha256"] = predicate["sigstruct_sha256"]
+    expected = [
+        {"digest": sigstruct, "name": "sigstruct"},
+        {"digest": {"sha256": "33" * 32}, "name": "manifest.sgx"},
+        {"digest": {"sha256": "55" * 32}, "name": "libpal"},
+        {"digest": {"sha256": "44" * 32}, "name": "tree"},
+    ]
+    assert said["subject"] == expected
+
+
 @pytest.mark.parametrize("index", [0, 1, 2, 3])
 def test_entries(golden, make, index):
     case = golden("entry")["cases"][index]

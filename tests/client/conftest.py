@@ -192,7 +192,11 @@ class MemoryLog:
 
 
 def signed_statement(predicate: Any, digests: Digests, keys: Sequence[str]) -> bytes:
-    payload = Statement(statement.release_subjects(digests), predicate).payload()
+    if isinstance(predicate, Release):
+        about = statement.release_subjects(predicate)
+    else:
+        about = statement.build_subjects(digests)
+    payload = Statement(about, predicate).payload()
     envelope = dsse.sign(statement.PAYLOAD_TYPE, payload, [ec_key(name) for name in keys])
     spkis = tuple(p256.spki(ec_key(name).public_key()) for name in keys)
     return entry.format_entry(Attestation(envelope, spkis))
@@ -204,6 +208,7 @@ def release(**changes: Any) -> Release:
         release="1.0",
         digests=DIGESTS,
         mr_signer=MR_SIGNER,
+        sigstruct_sha256=hashlib.sha256(b"a SIGSTRUCT").digest(),
         isv_prod_id=1,
         isv_svn=2,
         attributes_flags=4,

@@ -7,7 +7,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from assay.attest import dsse, entry, p256, statement
 from assay.attest.entry import Attestation
-from assay.attest.statement import Digests, Rebuild, Statement, Verdict, release_subjects
+from assay.attest.statement import Digests, Rebuild, Statement, Verdict, build_subjects
 from assay.tlog import merkle, tlog_proof
 
 
@@ -193,7 +193,7 @@ def test_pages_escape_what_strangers_wrote(grown, entry_maker):
         hostile, "1", merkle.Hash(bytes(32)), Verdict.FAILED, digests, None, hostile, bytes(32), 1, 2
     )
     key = ec.derive_private_key(99, ec.SECP256R1())
-    envelope = dsse.sign(statement.PAYLOAD_TYPE, Statement(release_subjects(digests), said).payload(), [key])
+    envelope = dsse.sign(statement.PAYLOAD_TYPE, Statement(build_subjects(digests), said).payload(), [key])
     grown.service.submit(
         entry.format_entry(Attestation(envelope, (p256.spki(key.public_key()),))), witnessed=False
     )
