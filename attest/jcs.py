@@ -38,10 +38,9 @@ def canonical(value: Json) -> bytes:
             nesting deeper than 64.
     """
     _require_plain(value, MAX_DEPTH)
-    try:
-        return rfc8785.dumps(value)
-    except rfc8785.CanonicalizationError as error:
-        raise MalformedError(f"no canonical JSON: {error}") from error
+    data = _encode(value)
+    # Only names beyond ASCII can sort differently by UTF-16 code units (§3.2.3) than by code points.
+    return data if data.isascii() else rfc8785.dumps(value)
 
 
 def parse_json(data: bytes, *, what: str, max_bytes: int) -> Json:
@@ -71,25 +70,44 @@ def parse_canonical(data: bytes, *, what: str, max_bytes: int) -> Json:
         MalformedError: as :func:`parse_json`, or another spelling of the same value (code ``not-canonical``).
     """
     value = parse_json(data, what=what, max_bytes=max_bytes)
-    if canonical(value) != data:
+    # ASCII in, ASCII out: then both encoders agree, and the quick one is enough.
+    spelling = _encode(value) if data.isascii() else rfc8785.dumps(value)
+    if spelling != data:
         raise MalformedError(f"{what}: not the RFC 8785 spelling of its value", code="not-canonical")
     return value
 
 
+_encode_text = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode
+"""RFC 8785 but for the order of names beyond ASCII: the escapes of §3.2.2.2 are those of ``json``."""
+
+
+def _encode(value: Json) -> bytes:
+    return _encode_text(value).encode()
+
+
 def _require_plain(value: Json, depth: int) -> None:
-    """No floats, only Unicode text, and at most ``depth`` containers in each other."""
-    match value:
-        case float():
-            raise MalformedError("floating-point numbers have no place in an entry")
-        case str():
+    """Only what an entry may hold: no floats, small integers, Unicode text, at most ``depth`` containers deep."""
+    kind = type(value)
+    if isinstance(value, str):
+        if not value.isascii():
             _require_unicode(value)
-        case dict() | list() | tuple():
-            if depth == 0:
-                raise MalformedError(f"nested deeper than {MAX_DEPTH}")
-            for key in value if isinstance(value, dict) else ():
-                _require_plain(key, 0)
-            for item in value.values() if isinstance(value, dict) else value:
-                _require_plain(item, depth - 1)
+    elif kind is dict or kind is list or kind is tuple:
+        if depth == 0:
+            raise MalformedError(f"nested deeper than {MAX_DEPTH}")
+        for key in value if kind is dict else ():
+            if not isinstance(key, str):
+                raise MalformedError("a member's name is not text")
+            if not key.isascii():
+                _require_unicode(key)
+        for item in value.values() if kind is dict else value:
+            _require_plain(item, depth - 1)
+    elif kind is int:
+        if abs(value) > MAX_INTEGER:
+            raise MalformedError("an integer is beyond 2**53 - 1")
+    elif kind is float:
+        raise MalformedError("floating-point numbers have no place in an entry")
+    elif value is not None and kind is not bool:
+        raise MalformedError(f"{kind.__name__} is not JSON")
 
 
 def _require_unicode(text: str) -> None:

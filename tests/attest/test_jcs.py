@@ -1,6 +1,7 @@
 """Canonical JSON: one spelling in, the same spelling out, and nothing that two readers could read in two ways."""
 
 import pytest
+import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -320,3 +321,22 @@ def test_bounds_of_readers_are_inclusive():
     ):
         with pytest.raises(MalformedError):
             refused()
+
+
+@given(JSON)
+def test_every_value_is_spelt_as_rfc_8785_spells_it(value):
+    spelt = jcs.canonical(value)
+    assert spelt == rfc8785.dumps(value)
+    assert jcs.parse_canonical(spelt, what="x", max_bytes=len(spelt)) == value
+
+
+def test_names_sort_by_utf_16_code_units():
+    assert jcs.canonical({"\ue000": 1, "\U00010000": 2}) == '{"\U00010000":2,"\ue000":1}'.encode()
+    with pytest.raises(MalformedError):
+        jcs.parse_canonical('{"\ue000":1,"\U00010000":2}'.encode(), what="x", max_bytes=99)
+
+
+@pytest.mark.parametrize("value", [{1: 2}, {None: 1}, b"x", object(), {"a": {2}}, 1.5, 2**53])
+def test_what_is_no_json_of_ours_is_refused(value):
+    with pytest.raises(MalformedError):
+        jcs.canonical(value)
