@@ -1,6 +1,6 @@
-"""Serving a WSGI application over HTTP: granian in front, the application in its one worker process.
+"""Serving a WSGI application over HTTP: granian in front, the application in its worker processes.
 
-Shared by the daemons. The worker ends when its parent does, however that ends, so that no orphan keeps the
+Shared by the daemons. A worker ends when its parent does, however that ends, so that no orphan keeps the
 port or the database.
 """
 
@@ -18,6 +18,8 @@ from granian.log import LogLevels
 from assay.tlog.errors import MalformedError, UnavailableError
 
 _PARENT_POLL_S = 0.5
+_CONNECTIONS = 4096
+"""Connections that a worker keeps open; a request waits on its own for a thread."""
 
 
 def parse_address(text: str) -> tuple[str, int]:
@@ -32,14 +34,15 @@ def parse_address(text: str) -> tuple[str, int]:
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 
-def serve_wsgi(factory: str, *, listen: str, threads: int) -> None:
+def serve_wsgi(factory: str, *, listen: str, threads: int, workers: int = 1) -> None:
     """Serve until a signal stops it.
 
     Args:
-        factory: ``module:function`` that makes the application; called once, in the worker. What it needs to
-            know it reads from the environment, which the worker inherits.
+        factory: ``module:function`` that makes the application; called once in each worker. What it needs to
+            know it reads from the environment, which the workers inherit.
         listen: ``HOST:PORT``.
-        threads: requests that are handled at the same time; twice as many more may wait.
+        threads: requests that each worker handles at the same time; as many more connections may wait as come.
+        workers: processes that share the address.
 
     Raises:
         UnavailableError: somebody listens there already, or the host is none of ours (code ``address``).
@@ -52,9 +55,9 @@ def serve_wsgi(factory: str, *, listen: str, threads: int) -> None:
         port=port,
         interface=Interfaces.WSGI,
         factory=True,
-        workers=1,
+        workers=workers,
         blocking_threads=threads,
-        backpressure=max(2 * threads, 64),
+        backpressure=_CONNECTIONS,
         log_level=LogLevels.error,
         working_dir=Path.cwd(),
     ).serve()

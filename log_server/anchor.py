@@ -3,27 +3,42 @@
 A log that is restored from a backup and signs again forks itself. The anchor turns that into a refused start:
 it is advanced after the commit and before the checkpoint leaves the process, so the database can be ahead of
 it (a crash between the two) but never honestly behind.
+
+Several processes may sequence on one database and so share one anchor. It moves by compare-and-swap, and only
+to or past checkpoints that stand in the database: a server with another database cannot move it unnoticed.
 """
 
 import os
+import threading
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
-from assay.log_server.store import Store, root_at
+from obstore.exceptions import AlreadyExistsError, GenericError, NotFoundError, PreconditionError
+from obstore.store import S3Store, from_url
+
+from assay.log_server.database import lock_file
+from assay.log_server.store import Store, StoredCheckpoint, root_at
 from assay.tlog.checkpoint import Checkpoint, parse_signed_checkpoint, verify_checkpoint
-from assay.tlog.errors import InconsistentError
+from assay.tlog.errors import InconsistentError, MalformedError, UnavailableError
 from assay.tlog.keys import VerifierKey
 
+if TYPE_CHECKING:
+    from obstore import UpdateVersion
 
-class AnchorFile:
-    """An anchor in one file, replaced atomically."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+class AnchorMovedError(Exception):
+    """The anchor does not hold what was expected; ``current`` is what it holds."""
 
-    @property
-    def path(self) -> Path:
-        """Where it is."""
-        return self._path
+    def __init__(self, current: bytes) -> None:
+        super().__init__("the anchor was moved by another process")
+        self.current = current
+
+
+class Anchor(Protocol):
+    """Where the newest signed note is remembered, beside the database."""
+
+    name: str
 
     def read(self) -> bytes:
         """The anchored note.
@@ -31,10 +46,61 @@ class AnchorFile:
         Raises:
             OSError: it is missing or unreadable; that is never taken for "nothing signed yet".
         """
+        ...
+
+    def create(self, note: bytes) -> None:
+        """Write the first note.
+
+        Raises:
+            FileExistsError: there is one already.
+        """
+        ...
+
+    def swap(self, expected: bytes, new: bytes) -> None:
+        """Replace ``expected`` by ``new``, durably, or not at all.
+
+        Raises:
+            AnchorMovedError: it holds something else.
+            OSError: it cannot be read or written.
+        """
+        ...
+
+
+def open_anchor(place: str, *, folder: Path) -> Anchor:
+    """The anchor that a configuration names: ``s3://bucket/key``, or a file relative to ``folder``."""
+    return AnchorObject(place) if "://" in place else AnchorFile(folder / place)
+
+
+class AnchorFile:
+    """An anchor in one file, replaced atomically; a file lock makes the swap one step on this machine."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.name = str(path)
+
+    def read(self) -> bytes:
+        """The anchored note."""
         return self._path.read_bytes()
 
-    def advance(self, note: bytes) -> None:
-        """Replace the anchor, durably: write, fsync, rename, fsync the directory."""
+    def create(self, note: bytes) -> None:
+        """Write the first note."""
+        with self._lock():
+            if self._path.exists():
+                raise FileExistsError(f"{self._path}: there is an anchor already")
+            self._replace(note)
+
+    def swap(self, expected: bytes, new: bytes) -> None:
+        """Compare and replace: write, fsync, rename, fsync the directory."""
+        with self._lock():
+            current = self.read()
+            if current != expected:
+                raise AnchorMovedError(current)
+            self._replace(new)
+
+    def _lock(self) -> AbstractContextManager[None]:
+        return lock_file(self._path.with_name(self._path.name + ".lock"))
+
+    def _replace(self, note: bytes) -> None:
         temporary = self._path.with_name(self._path.name + ".new")
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "wb") as file:
@@ -47,6 +113,113 @@ class AnchorFile:
             os.fsync(directory)
         finally:
             os.close(directory)
+
+
+class AnchorObject:
+    """An anchor in an S3-compatible bucket, for servers on several machines; moved by conditional writes.
+
+    Credentials and endpoint come from the environment, as every S3 client takes them.
+    """
+
+    def __init__(self, url: str) -> None:
+        bucket, _, self._key = url.removeprefix("s3://").partition("/")
+        if not url.startswith("s3://") or not bucket or not self._key:
+            raise MalformedError(f"anchor {url!r}: neither a file nor s3://BUCKET/KEY", code="config")
+        self.name = url
+        store = from_url(f"s3://{bucket}")
+        assert isinstance(store, S3Store)
+        self._store = store
+
+    def read(self) -> bytes:
+        """The anchored note."""
+        return self._get()[0]
+
+    def create(self, note: bytes) -> None:
+        """Write the first note."""
+        try:
+            self._store.put(self._key, note, mode="create")
+        except AlreadyExistsError as error:
+            raise FileExistsError(f"{self.name}: there is an anchor already") from error
+        except GenericError as error:
+            raise OSError(f"{self.name}: {error}") from error
+
+    def swap(self, expected: bytes, new: bytes) -> None:
+        """Compare and replace."""
+        current, version = self._get()
+        if current != expected:
+            raise AnchorMovedError(current)
+        try:
+            self._store.put(self._key, new, mode=version)
+        except PreconditionError as error:
+            raise AnchorMovedError(self.read()) from error
+        except GenericError as error:
+            raise OSError(f"{self.name}: {error}") from error
+
+    def _get(self) -> tuple[bytes, "UpdateVersion"]:
+        try:
+            result = self._store.get(self._key)
+            tag = result.meta["e_tag"]
+            content = bytes(result.bytes())
+        except NotFoundError as error:
+            raise FileNotFoundError(f"{self.name}: there is no anchor") from error
+        except GenericError as error:
+            raise OSError(f"{self.name}: {error}") from error
+        if tag is None:
+            raise OSError(f"{self.name}: the bucket gives no ETag; it cannot compare and swap")
+        return content, {"e_tag": tag}
+
+
+class Anchoring:
+    """Keeps the anchor in step with one database, whoever else moves it.
+
+    Args:
+        anchor: where it is.
+        store: the database, already checked against it (:func:`verify_not_behind`).
+    """
+
+    def __init__(self, anchor: Anchor, store: Store) -> None:
+        self._anchor = anchor
+        self._store = store
+        self._lock = threading.Lock()
+        self._held = anchor.read()
+        self._covered = _size(self._held)
+
+    @property
+    def covered(self) -> int:
+        """The size that the anchor is known to have reached."""
+        return self._covered
+
+    def cover(self, checkpoint: StoredCheckpoint) -> None:
+        """See to it that the anchor is at a committed checkpoint, or past it.
+
+        Raises:
+            UnavailableError: it cannot be written (code ``anchor``); the checkpoint must not leave the process.
+            InconsistentError: it holds a checkpoint that the database has not got (code ``behind-anchor``).
+        """
+        while checkpoint.size > self._covered:
+            with self._lock:
+                try:
+                    self._anchor.swap(self._held, checkpoint.note)
+                    self._held, self._covered = checkpoint.note, checkpoint.size
+                except AnchorMovedError as moved:
+                    self._follow(moved.current)
+                except OSError as error:
+                    raise UnavailableError(
+                        f"the anchor cannot be advanced: {error}", code="anchor"
+                    ) from error
+
+    def _follow(self, current: bytes) -> None:
+        """Somebody else moved it: fine, if to a checkpoint of this very database."""
+        size = _size(current)
+        stored = self._store.checkpoint(size)
+        if stored is None or stored.note != current:
+            raise InconsistentError(
+                f"the anchor {self._anchor.name} holds a checkpoint of size {size} that is not in this database; "
+                "another server signs for this log with another database",
+                evidence={"anchor": current, "database": self._store.latest().note},
+                code="behind-anchor",
+            )
+        self._held, self._covered = current, size
 
 
 def verify_not_behind(
@@ -69,15 +242,13 @@ def verify_not_behind(
     if known.size > latest.size or root_at(store, known.size) != known.root:
         raise InconsistentError(
             f"the database (size {latest.size}) does not continue the checkpoint of size {known.size} "
-            f"that {whose} holds; signing from here would fork the log",
+            f"that {whose} holds; signing from here would fork the log. Bring back the newest database, or rebuild "
+            "it from the exported tiles with 'assay log recover --from'",
             evidence={"known": note, "database": latest.note},
             code="behind-anchor",
         )
     return known
 
 
-def catch_up(anchor: AnchorFile, store: Store) -> None:
-    """After a crash between commit and anchor, let the anchor follow the database."""
-    latest = store.latest()
-    if parse_signed_checkpoint(anchor.read()).checkpoint.size < latest.size:
-        anchor.advance(latest.note)
+def _size(note: bytes) -> int:
+    return parse_signed_checkpoint(note).checkpoint.size

@@ -10,9 +10,10 @@ import click
 from assay.fetch import serving
 from assay.log_server import config as configuration
 from assay.log_server import migrations, worker
-from assay.log_server.anchor import AnchorFile
+from assay.log_server.anchor import open_anchor
 from assay.log_server.sequencer import initialise
-from assay.log_server.service import LogService, now_ms, open_store
+from assay.log_server.service import LogService, now_ms
+from assay.log_server.wiring import open_store
 from assay.tlog.checkpoint import Checkpoint
 from assay.tlog.errors import MalformedError
 from assay.tlog.keys import KeyType, SignerKey, format_key_file
@@ -51,7 +52,7 @@ def init(directory: Path, origin: str, listen: str, as_json: bool) -> None:
     config = configuration.load(directory / _FILE)
     store = open_store(config, folder=directory)
     migrations.upgrade(store.engine)
-    anchor = AnchorFile(directory / config.anchor)
+    anchor = open_anchor(config.anchor, folder=directory)
     initialise(store, anchor, signers=signers, now_ms=now_ms(), published=False)
     store.close()
     _report(directory, origin, [str(signer.verifier) for signer in signers], as_json=as_json)
@@ -65,7 +66,8 @@ def init(directory: Path, origin: str, listen: str, as_json: bool) -> None:
     "--config", "file", type=click.Path(path_type=Path, dir_okay=False), help="Its log.toml, if elsewhere."
 )
 @click.option("--listen", help="Address to serve on, HOST:PORT, instead of the configured one.")
-def serve(directory: Path | None, file: Path | None, listen: str | None) -> None:
+@click.option("--workers", type=click.IntRange(1, 64), help="Processes that share the work.")
+def serve(directory: Path | None, file: Path | None, listen: str | None, workers: int | None) -> None:
     """Serve a log until it is stopped."""
     if directory is None and file is None:
         raise click.UsageError("give --dir or --config")
@@ -82,7 +84,9 @@ def serve(directory: Path | None, file: Path | None, listen: str | None) -> None
     LogService(config, folder=path.parent).store.close()
     os.environ[worker.CONFIG_VARIABLE] = str(path)
     click.echo(f"serving {config.origin} on http://{address}/", err=True)
-    serving.serve_wsgi(worker.FACTORY, listen=address, threads=config.threads)
+    serving.serve_wsgi(
+        worker.FACTORY, listen=address, threads=config.threads, workers=workers or config.workers
+    )
 
 
 def _configuration(origin: str, listen: str, *, anchor: str) -> str:

@@ -51,10 +51,15 @@ class WitnessSection(_Section):
 
 
 class SequencerSection(_Section):
-    """How entries are ordered: a batch is what has come, up to a cap; a longer queue is pushed back."""
+    """How entries are ordered.
 
-    max_batch: int = Field(default=256, ge=1, le=4096)
-    max_queue: int = Field(default=4096, ge=1)
+    A batch is what has come when it is the process's turn, up to the caps; nobody waits for a batch to fill. A
+    longer queue is pushed back.
+    """
+
+    max_batch: int = Field(default=1024, ge=1, le=4096)
+    max_batch_bytes: int = Field(default=16 << 20, ge=65_535)
+    max_queue: int = Field(default=8192, ge=1)
 
 
 class Config(BaseSettings):
@@ -72,7 +77,8 @@ class Config(BaseSettings):
     database: str
     anchor: str
     listen: str = "127.0.0.1:8080"
-    threads: int = Field(default=16, ge=1, le=256)
+    workers: int = Field(default=1, ge=1, le=64)
+    threads: int = Field(default=64, ge=1, le=1024)
     witnessed_timeout_s: float = Field(default=5.0, gt=0, le=60)
     admission: AdmissionSection = AdmissionSection()
     witnesses: WitnessSection = WitnessSection()

@@ -1,6 +1,7 @@
 """The tables. What each row means, and what may change once it is written.
 
-Only ``tile`` rows of the right edge and ``checkpoint.published_ms`` are ever updated; a tile only grows.
+Only ``tile`` rows of the right edge, ``checkpoint.published_ms``, ``log.frozen_ms`` and the cosignatures are
+ever updated; a tile only grows.
 """
 
 from sqlalchemy import (
@@ -21,16 +22,31 @@ metadata = MetaData()
 # SQLite's row id is an INTEGER; elsewhere an index needs 64 bits.
 _Index = BigInteger().with_variant(Integer, "sqlite")
 
+log = Table(
+    "log",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("origin", String, nullable=False),
+    Column("vkeys", String, nullable=False),
+    Column("frozen_ms", BigInteger, nullable=True),
+)
+"""One row: whose tree this is (its verifier keys, one a line), and since when it takes nothing more. On
+PostgreSQL the lock on this row is the tree's."""
+
 entry = Table(
     "entry",
     metadata,
     Column("index", _Index, primary_key=True, autoincrement=False),
     Column("leaf", LargeBinary, nullable=False),
-    Column("leaf_hash", LargeBinary(32), nullable=False, index=True),
+    Column("leaf_hash", LargeBinary(32), nullable=False),
     Column("identity", LargeBinary(32), nullable=False, unique=True),
     Column("integrated_ms", BigInteger, nullable=False),
 )
 """One row a leaf. ``identity`` is unique: the same entry twice is the same row."""
+
+_differs = entry.c.leaf_hash != entry.c.identity
+Index("entry_leaf_hash", entry.c.leaf_hash, sqlite_where=_differs, postgresql_where=_differs)
+# Of most kinds the leaf hash is the identity; a second index of random keys would cost every append a page.
 
 tile = Table(
     "tile",
@@ -45,12 +61,13 @@ tile = Table(
 term = Table(
     "term",
     metadata,
-    Column("name", String(32), nullable=False),
-    Column("value", String(255), nullable=False),
-    Column("index", _Index, ForeignKey("entry.index"), nullable=False),
+    Column("name", String, nullable=False),
+    Column("value", String, nullable=False),
+    Column("index", _Index, nullable=False),
     PrimaryKeyConstraint("name", "value", "index"),
+    sqlite_with_rowid=False,
 )
-"""What an entry is found by; written in the same transaction as the entry."""
+"""What an entry is found by, a pure function of its leaf; written in the same transaction as the entry."""
 
 blob = Table(
     "blob",
@@ -82,5 +99,3 @@ cosignature = Table(
     PrimaryKeyConstraint("size", "name", "key_id"),
 )
 """The newest cosignature of each witness key for a size."""
-
-Index("term_index", term.c.index)

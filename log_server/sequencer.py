@@ -2,91 +2,182 @@
 
 Order of durability, one step after the other:
 
-1. read the tree's size and right edge under the database's write lock;
-2. set aside what is already in; give the rest indices; write entries, terms, blobs and tiles;
+1. take the tree's lock; only then close the batch, so that what came while others held it goes along;
+2. read the tree's size and right edge; set aside what is already in; give the rest indices; write entries,
+   terms, blobs and tiles;
 3. sign the new checkpoint in memory and write it, all in the same transaction;
 4. commit. A crash before this leaves nothing, a crash after it loses nothing;
 5. advance the anchor. A crash before this leaves the anchor behind the database, which a start repairs;
 6. answer, and wake whoever offers the checkpoint to witnesses.
 
 A failed commit fails every entry of the batch: whoever submitted retries, and an entry that did get in is
-found by its identity. Nothing is kept in memory from one batch to the next, so there is nothing to go stale.
+found by its identity. Nothing is kept in memory from one batch to the next, so there is nothing to go stale,
+and any number of processes may do this on one database.
 """
 
-import queue
 import threading
+import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from typing import Protocol
 
 import structlog
+from sqlalchemy.exc import InterfaceError, OperationalError
 
 from assay.attest.admission import Admitted
-from assay.log_server.anchor import AnchorFile
+from assay.log_server.anchor import Anchor, Anchoring
 from assay.log_server.config import SequencerSection
-from assay.log_server.store import Batch, Store, StoredCheckpoint, StoredHashes
+from assay.log_server.hashes import TileHashes
+from assay.log_server.store import Batch, Known, Store, StoredCheckpoint
 from assay.tlog import merkle, note, proof
 from assay.tlog.checkpoint import Checkpoint, sign_checkpoint
-from assay.tlog.errors import UnavailableError
+from assay.tlog.errors import InconsistentError, LogError, MalformedError, UnavailableError
 from assay.tlog.keys import SignerKey
 from assay.tlog.merkle import Hash
 from assay.tlog.tlog_proof import TlogProof
 
 _log = structlog.get_logger("sequencer")
 
+_OF_NO_ENTRY = (OperationalError, InterfaceError, OSError, LogError)
+"""Failures that no entry causes. After any other each group is tried alone, so that one cannot hold up the rest."""
+
+
+class FrozenError(LogError):
+    """The log takes no more entries."""
+
+    code = "frozen"
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """What a batch made: the checkpoint under which all of its entries are, and hashes to prove it with."""
+
+    checkpoint: StoredCheckpoint
+    hashes: TileHashes
+
 
 @dataclass(frozen=True, slots=True)
 class Sequenced:
-    """An entry's place, and the proof of it under the log's own signature.
-
-    ``new`` is False if the entry was already there. The proof's checkpoint bears no cosignatures.
-    """
+    """An entry's place. ``new`` is False if the entry was already there."""
 
     index: int
     leaf_hash: Hash
     new: bool
-    proof: TlogProof
+    commit: Commit
+
+    def prove(self) -> TlogProof:
+        """The proof of it under the log's own signature, without cosignatures."""
+        signed = self.commit.checkpoint
+        path = proof.prove_inclusion(index=self.index, size=signed.size, reader=self.commit.hashes)
+        return TlogProof(index=self.index, hashes=tuple(path), checkpoint=signed.note, extra=None)
+
+
+class Observer(Protocol):
+    """Who counts what the sequencer does."""
+
+    def batch_committed(self, entries: int, seconds: float) -> None:
+        """A batch is durable; ``seconds`` from the lock to the anchor."""
+        ...
+
+    def pushed_back(self) -> None:
+        """An entry found the queue full."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
-class _Waiting:
-    admitted: Admitted
-    result: "Future[Sequenced]"
+class _Group:
+    """Entries that were handed over together and are answered together."""
+
+    admitted: Sequence[Admitted]
+    result: "Future[list[Sequenced]]"
+
+
+class _Queue:
+    """The entries that wait, bounded by their number."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._groups: deque[_Group] = deque()
+        self._changed = threading.Condition()
+        self._closed = False
+        self.entries = 0
+
+    def put(self, group: _Group) -> bool:
+        """Add a group; false if there is no room or nobody takes it any more."""
+        with self._changed:
+            if self._closed or self.entries + len(group.admitted) > self._most:
+                return False
+            self._groups.append(group)
+            self.entries += len(group.admitted)
+            self._changed.notify()
+            return True
+
+    def close(self) -> None:
+        """Take nothing more; what is there is still handed out."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+
+    def wait(self) -> bool:
+        """Wait for something to do; false once closed and empty."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._groups or self._closed)
+            return bool(self._groups)
+
+    def take(self, *, most: int, most_bytes: int) -> list[_Group]:
+        """Whatever waits, up to the caps but at least one group."""
+        taken: list[_Group] = []
+        entries = size = 0
+        with self._changed:
+            while self._groups:
+                group = self._groups[0]
+                entries += len(group.admitted)
+                size += sum(len(item.leaf) for item in group.admitted)
+                if taken and (entries > most or size > most_bytes):
+                    break
+                taken.append(self._groups.popleft())
+                self.entries -= len(group.admitted)
+        return taken
 
 
 class Sequencer:
     """One thread that turns admitted entries into batches.
 
     Args:
-        store: the log's database, already caught up with the anchor.
-        anchor: advanced after each commit.
+        store: the log's database.
+        anchoring: advanced after each commit.
         signers: the log's keys, all of one name: the origin.
         limits: batch and queue sizes.
         now_ms: the clock.
         publish_at_once: the log asks for no witnesses, so that what is signed is published.
         signed: called after a new checkpoint is durable.
+        observer: counts.
     """
 
     def __init__(
         self,
         *,
         store: Store,
-        anchor: AnchorFile,
+        anchoring: Anchoring,
         signers: Sequence[SignerKey],
         limits: SequencerSection,
         now_ms: Callable[[], int],
         publish_at_once: bool,
         signed: Callable[[], None],
+        observer: Observer,
     ) -> None:
         self._store = store
-        self._anchor = anchor
+        self._anchoring = anchoring
         self._signers = signers
         self._limits = limits
         self._now_ms = now_ms
         self._publish_at_once = publish_at_once
         self._signed = signed
-        self._anchored = store.latest()
-        self._queue: queue.Queue[_Waiting | None] = queue.Queue(limits.max_queue)
+        self._observer = observer
+        self._halted: InconsistentError | None = None
+        self._queue = _Queue(limits.max_queue)
         self._thread = threading.Thread(target=self._run, name="sequencer", daemon=True)
 
     def start(self) -> None:
@@ -95,87 +186,79 @@ class Sequencer:
 
     def stop(self) -> None:
         """Finish what is queued, then end."""
-        self._queue.put(None)
+        self._queue.close()
         self._thread.join()
-
-    @property
-    def anchored(self) -> StoredCheckpoint:
-        """The newest checkpoint that may leave the process."""
-        return self._anchored
 
     @property
     def queued(self) -> int:
         """How many entries wait."""
-        return self._queue.qsize()
+        return self._queue.entries
 
-    def submit(self, admitted: Admitted) -> "Future[Sequenced]":
-        """Queue an entry; the future is done when it is durable, or failed.
+    def submit(self, admitted: Sequence[Admitted]) -> "Future[list[Sequenced]]":
+        """Queue entries that belong together; the future is done when they are durable, or failed.
 
         Raises:
             UnavailableError: the queue is full (code ``queue-full``).
         """
-        waiting = _Waiting(admitted, Future())
-        try:
-            self._queue.put_nowait(waiting)
-        except queue.Full as error:
-            raise UnavailableError(
-                "the log has more entries waiting than it takes", code="queue-full"
-            ) from error
-        return waiting.result
+        group = _Group(admitted, Future())
+        if not self._queue.put(group):
+            self._observer.pushed_back()
+            raise UnavailableError("the log has more entries waiting than it takes", code="queue-full")
+        return group.result
 
     def _run(self) -> None:
-        while (first := self._queue.get()) is not None:
-            batch, ended = self._drain(first)
-            self._sequence(batch)
-            if ended:
-                return
+        while self._queue.wait():
+            self._sequence([])
 
-    def _drain(self, first: _Waiting) -> tuple[list[_Waiting], bool]:
-        """Whatever waits, up to the cap: nobody waits for a batch to fill, which is why one writer is fast."""
-        batch = [first]
-        while len(batch) < self._limits.max_batch:
-            try:
-                waiting = self._queue.get_nowait()
-            except queue.Empty:
-                break
-            if waiting is None:
-                return batch, True
-            batch.append(waiting)
-        return batch, False
-
-    def _sequence(self, batch: Sequence[_Waiting]) -> None:
+    def _sequence(self, groups: Sequence[_Group]) -> None:
+        """Sequence the given groups, or else whatever waits once it is our turn."""
+        taken = list(groups)
+        began = time.perf_counter()
         try:
-            results = self._commit([waiting.admitted for waiting in batch])
-        except Exception:  # noqa: BLE001  # not around a check: every failure has the same answer
+            results = self._commit(taken)
+        except Exception as error:  # noqa: BLE001  # not around a check: every failure has the same answer
             # Whatever went wrong, nothing is acknowledged; the database decides what is in.
-            _log.exception("batch failed", entries=len(batch))
-            for waiting in batch:
-                waiting.result.set_exception(
-                    UnavailableError("the log could not store the entry; try again", code="not-stored")
-                )
+            self._failed(taken or self._take(), error)
             return
-        for waiting, result in zip(batch, results, strict=True):
-            waiting.result.set_result(result)
-        if any(result.new for result in results):
+        self._observer.batch_committed(sum(map(len, results)), time.perf_counter() - began)
+        for group, result in zip(taken, results, strict=True):
+            group.result.set_result(result)
+        if any(each.new for result in results for each in result):
             self._signed()
 
-    def _commit(self, admitted: Sequence[Admitted]) -> list[Sequenced]:
-        now_ms = self._now_ms()
+    def _failed(self, groups: Sequence[_Group], error: Exception) -> None:
+        if isinstance(error, InconsistentError):
+            self._halted = error
+        if not isinstance(error, _OF_NO_ENTRY) and len(groups) > 1:
+            for group in groups:
+                self._sequence([group])
+            return
+        _log.error("batch failed", entries=sum(len(group.admitted) for group in groups), exc_info=error)
+        answer = error if isinstance(error, LogError) else _not_stored()
+        for group in groups:
+            group.result.set_exception(answer)
+
+    def _take(self) -> list[_Group]:
+        return self._queue.take(most=self._limits.max_batch, most_bytes=self._limits.max_batch_bytes)
+
+    def _commit(self, groups: list[_Group]) -> list[list[Sequenced]]:
+        """One transaction; fills ``groups``, if it is empty, with what waits when the lock is ours."""
+        if self._halted is not None:
+            raise self._halted  # somebody signs for this log elsewhere: not one checkpoint more
         with self._store.write() as batch:
+            _require_open(batch)
+            groups.extend([] if groups else self._take())
+            admitted = [item for group in groups for item in group.admitted]
             before = batch.latest()
+            now_ms = max(self._now_ms(), before.signed_ms)  # a clock that is set back does not go back here
             places, fresh = _place(batch, before.size, admitted)
             batch.append(before.size, fresh, now_ms=now_ms)
             signed = self._sign(batch, before, grown=len(fresh), now_ms=now_ms)
-            hashes = batch.hashes()
-            results = [
-                Sequenced(index, batch.leaf_hash(index), new, _prove(hashes, index, signed))
-                for index, new in places
-            ]
-        # Also after an earlier batch whose anchor could not be written: no proof leaves before its anchor.
-        if signed.size != self._anchored.size:
-            self._anchor.advance(signed.note)
-            self._anchored = signed
-        return results
+        # Also without growth: an earlier batch's anchor may have failed, and no proof leaves before its anchor.
+        self._anchoring.cover(signed)
+        commit = Commit(signed, TileHashes(self._store.tile, known=batch.tiles))
+        sequenced = iter([Sequenced(known.index, known.leaf_hash, new, commit) for known, new in places])
+        return [[next(sequenced) for _ in group.admitted] for group in groups]
 
     def _sign(self, batch: Batch, before: StoredCheckpoint, *, grown: int, now_ms: int) -> StoredCheckpoint:
         if not grown:
@@ -189,42 +272,45 @@ class Sequencer:
         return StoredCheckpoint(size, checkpoint.root, signed_note, now_ms, published_ms)
 
 
+def _require_open(batch: Batch) -> None:
+    identity = batch.identity()
+    if identity is None:
+        raise MalformedError("the database is not a log's", code="log-identity")
+    if identity.frozen_ms is not None:
+        raise FrozenError("this log is frozen: it is complete, and takes no more entries")
+
+
 def _place(
     batch: Batch, size: int, admitted: Sequence[Admitted]
-) -> tuple[list[tuple[int, bool]], list[Admitted]]:
-    """Each entry's index and whether it is new; and the new ones, in order."""
-    places: list[tuple[int, bool]] = []
-    fresh: dict[bytes, tuple[int, Admitted]] = {}
+) -> tuple[list[tuple[Known, bool]], list[Admitted]]:
+    """Each entry's place and whether it is new; and the new ones, in order."""
+    places: list[tuple[Known, bool]] = []
+    fresh: list[Admitted] = []
+    known = batch.find_identities([item.identity for item in admitted])
     for item in admitted:
-        known = batch.find_identity(item.identity)
-        if known is None and item.identity in fresh:
-            known = fresh[item.identity][0]
-        if known is None:
-            known = size + len(fresh)
-            fresh[item.identity] = (known, item)
-            places.append((known, True))
-        else:
-            places.append((known, False))
-    return places, [item for _, item in fresh.values()]
+        new = item.identity not in known
+        if new:
+            known[item.identity] = Known(size + len(fresh), merkle.leaf_hash(item.leaf))
+            fresh.append(item)
+        places.append((known[item.identity], new))
+    return places, fresh
 
 
-def _prove(hashes: StoredHashes, index: int, checkpoint: StoredCheckpoint) -> TlogProof:
-    path = proof.prove_inclusion(index=index, size=checkpoint.size, reader=hashes)
-    return TlogProof(index=index, hashes=tuple(path), checkpoint=checkpoint.note, extra=None)
+def _not_stored() -> UnavailableError:
+    return UnavailableError("the log could not store the entry; try again", code="not-stored")
 
 
 def initialise(
-    store: Store, anchor: AnchorFile, *, signers: Sequence[SignerKey], now_ms: int, published: bool
+    store: Store, anchor: Anchor, *, signers: Sequence[SignerKey], now_ms: int, published: bool
 ) -> None:
     """Sign the checkpoint of the empty tree and anchor it: once in a log's life.
 
     Raises:
         FileExistsError: there is an anchor already, hence a log.
     """
-    if anchor.path.exists():
-        raise FileExistsError(f"{anchor.path}: an anchor is there already; a log is initialised once")
     checkpoint = Checkpoint(signers[0].name, 0, merkle.EMPTY_ROOT)
     signed = note.format_note(sign_checkpoint(checkpoint, signers, time_s=now_ms // 1000))
     with store.write() as batch:
+        batch.identify(checkpoint.origin, [str(signer.verifier) for signer in signers])
         batch.sign(checkpoint, signed, now_ms=now_ms, published=published)
-    anchor.advance(signed)
+        anchor.create(signed)

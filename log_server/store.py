@@ -1,9 +1,7 @@
 """The store: the log's state in one database, with its transactions as methods.
 
 The database is trusted for durability only; an attacker in it can stop the log or make it refuse to start,
-and with the log's keys fork it, which is what witnesses and the anchor are for. Every write of the sequencer
-is one transaction that takes the write lock first and reads the tree's size under it, so that a second
-process on the same database takes its turn instead of forking the tree.
+and with the log's keys fork it, which is what witnesses and the anchor are for.
 """
 
 import hashlib
@@ -12,21 +10,36 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, func, select, text
+from sqlalchemy import Connection, Engine, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from assay.attest.admission import Admitted
 from assay.log_server import models
+from assay.log_server.database import Database, insert_rows
+from assay.log_server.hashes import Place, TileHashes
 from assay.tlog import merkle, proof
 from assay.tlog.checkpoint import Checkpoint
-from assay.tlog.merkle import Hash, Node
+from assay.tlog.merkle import Hash
 from assay.tlog.tiles import TILE_WIDTH
 
-_WRITES = "assay_writes"
-"""The execution option of a connection that takes the write lock when its transaction begins."""
+_LOG_ID = 1
 
-_LOCK = 4702394921427289928
-"""PostgreSQL's advisory lock that stands for the tree's write lock."""
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Whose tree a database holds: the origin, the log's verifier keys, and since when it is frozen, if it is."""
+
+    origin: str
+    vkeys: tuple[str, ...]
+    frozen_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Where an entry is that is already in."""
+
+    index: int
+    leaf_hash: Hash
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,35 +67,53 @@ class Store:
     """A log's database.
 
     Args:
-        url: an SQLAlchemy URL, ``sqlite:///…`` by default.
+        url: an SQLAlchemy URL, ``sqlite:///…`` or ``postgresql+psycopg://…``.
     """
 
     def __init__(self, url: str) -> None:
-        self._engine = _engine(url)
+        self._database = Database(url)
+
+    @property
+    def database(self) -> Database:
+        """For the migrations, and for whoever takes a role among several servers."""
+        return self._database
 
     @property
     def engine(self) -> Engine:
         """For the migrations."""
-        return self._engine
+        return self._database.engine
 
     def close(self) -> None:
         """Give the connections back."""
-        self._engine.dispose()
+        self._database.close()
 
     @contextmanager
     def write(self) -> Iterator["Batch"]:
-        """One write transaction, holding the log's write lock from its first statement to the commit."""
-        with self._writing() as connection:
+        """One write transaction, holding the tree's lock from its first statement to the commit."""
+        with self._database.writing() as connection:
             yield Batch(connection)
 
-    @contextmanager
-    def _writing(self) -> Iterator[Connection]:
-        with self._engine.connect() as connection:
-            connection.execution_options(**{_WRITES: True})
-            with connection.begin():
-                if connection.dialect.name != "sqlite":
-                    connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
-                yield connection
+    def identity(self) -> Identity | None:
+        """Whose tree this is; None before the log was initialised."""
+        with self._database.reading() as connection:
+            return _identity(connection)
+
+    def frozen_ms(self) -> int | None:
+        """Since when the log takes nothing more, Unix ms; None if it is open."""
+        identity = self.identity()
+        return None if identity is None else identity.frozen_ms
+
+    def freeze(self, *, now_ms: int) -> int:
+        """Take nothing more, for good; returns since when. What is being sequenced comes before or is refused."""
+        table = models.log
+        with self._database.writing() as connection:
+            connection.execute(table.update().where(table.c.frozen_ms.is_(None)).values(frozen_ms=now_ms))
+            return int(connection.execute(select(table.c.frozen_ms)).scalar_one())
+
+    def keep_blob(self, data: bytes) -> bool:
+        """Keep evidence beside the log; false if it was there."""
+        with self._database.writing() as connection:
+            return _keep_blob(connection, data)
 
     def latest(self) -> StoredCheckpoint:
         """The newest checkpoint that the log signed; of size 0 in a fresh log.
@@ -90,7 +121,7 @@ class Store:
         Raises:
             LookupError: the log was never initialised.
         """
-        with self._engine.connect() as connection:
+        with self._database.reading() as connection:
             return _latest(connection)
 
     def checkpoint(self, size: int) -> StoredCheckpoint | None:
@@ -106,7 +137,7 @@ class Store:
             query = query.where(table.c.size >= covering).order_by(table.c.size).limit(1)
         else:
             query = query.order_by(table.c.size.desc()).limit(1)
-        with self._engine.connect() as connection:
+        with self._database.reading() as connection:
             row = connection.execute(query).one_or_none()
         return None if row is None else StoredCheckpoint(*row)
 
@@ -118,7 +149,7 @@ class Store:
     def _checkpoints(self, condition: Any, *, limit: int) -> list[StoredCheckpoint]:
         table = models.checkpoint
         query = select(table).where(condition).order_by(table.c.size.desc()).limit(limit)
-        with self._engine.connect() as connection:
+        with self._database.reading() as connection:
             return [StoredCheckpoint(*row) for row in connection.execute(query)]
 
     def cosignatures(self, size: int) -> list[StoredCosignature]:
@@ -126,7 +157,7 @@ class Store:
         table = models.cosignature
         columns = (table.c.name, table.c.key_id, table.c.line, table.c.time_s)
         query = select(*columns).where(table.c.size == size).order_by(table.c.name, table.c.key_id)
-        with self._engine.connect() as connection:
+        with self._database.reading() as connection:
             return [StoredCosignature(*row) for row in connection.execute(query)]
 
     def keep_cosignatures(
@@ -134,7 +165,7 @@ class Store:
     ) -> None:
         """Replace the given keys' cosignatures of a checkpoint; publish it if a time is given."""
         table = models.cosignature
-        with self._writing() as connection:
+        with self._database.writing() as connection:
             for kept in cosignatures:
                 connection.execute(
                     table.delete().where(
@@ -156,7 +187,7 @@ class Store:
 
     def entry(self, index: int) -> bytes | None:
         """The leaf at an index."""
-        with self._engine.connect() as connection:
+        with self._database.reading() as connection:
             return connection.execute(
                 select(models.entry.c.leaf).where(models.entry.c.index == index)
             ).scalar_one_or_none()
@@ -165,14 +196,20 @@ class Store:
         """The leaves ``[start, end)`` that exist, in order."""
         table = models.entry
         query = select(table.c.leaf).where((table.c.index >= start) & (table.c.index < end))
-        with self._engine.connect() as connection:
+        with self._database.reading() as connection:
             return list(connection.execute(query.order_by(table.c.index)).scalars())
 
     def find_leaf(self, leaf_hash: Hash) -> int | None:
-        """The first index of a leaf hash."""
-        query = select(func.min(models.entry.c.index)).where(models.entry.c.leaf_hash == leaf_hash)
-        with self._engine.connect() as connection:
-            return connection.execute(query).scalar_one_or_none()
+        """The index of a leaf hash."""
+        table = models.entry
+        by_identity = select(table.c.index).where(
+            (table.c.identity == leaf_hash) & (table.c.leaf_hash == leaf_hash)
+        )
+        by_hash = select(table.c.index).where(
+            (table.c.leaf_hash == leaf_hash) & (table.c.leaf_hash != table.c.identity)
+        )
+        with self._database.reading() as connection:
+            return connection.execute(by_identity.union_all(by_hash).limit(1)).scalar_one_or_none()
 
     def leaf(self, leaf_hash: Hash) -> bytes | None:
         """The leaf of a leaf hash."""
@@ -192,83 +229,68 @@ class Store:
             )
         if before is not None:
             query = query.where(index < before)
-        with self._engine.connect() as connection:
+        with self._database.reading() as connection:
             return list(connection.execute(query.limit(limit)).scalars())
 
     def blob(self, sha256: bytes) -> bytes | None:
         """A blob by its hash."""
         query = select(models.blob.c.data).where(models.blob.c.sha256 == sha256)
-        with self._engine.connect() as connection:
+        with self._database.reading() as connection:
             return connection.execute(query).scalar_one_or_none()
 
     def tile(self, level: int, index: int) -> bytes | None:
         """The hashes that a tile has so far."""
-        with self._engine.connect() as connection:
+        with self._database.reading() as connection:
             return _tile(connection, level, index)
 
     @contextmanager
-    def hashes(self) -> Iterator["StoredHashes"]:
+    def hashes(self) -> Iterator[TileHashes]:
         """A hash reader over one connection."""
-        with self._engine.connect() as connection:
-            yield StoredHashes(connection)
-
-
-class StoredHashes:
-    """Reads node hashes from the stored tiles (a :class:`~assay.tlog.merkle.HashReader`)."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._tiles: dict[tuple[int, int], bytes] = {}
-
-    def read_hashes(self, nodes: Sequence[Node]) -> list[Hash]:
-        """The nodes' hashes; a node inside a tile is folded from the tile's hashes."""
-        return [self._read(node) for node in nodes]
-
-    def _read(self, node: Node) -> Hash:
-        level, height = divmod(node.level, 8)
-        first = node.index << height
-        index, start = divmod(first, TILE_WIDTH)
-        row = self._tile(level, index)[start * 32 : (start + (1 << height)) * 32]
-        if len(row) != 32 << height:
-            raise AssertionError(f"the stored tiles do not hold node {node}")
-        return merkle.root_of([Hash(row[at : at + 32]) for at in range(0, len(row), 32)])
-
-    def _tile(self, level: int, index: int) -> bytes:
-        if (level, index) not in self._tiles:
-            self._tiles[level, index] = _tile(self._connection, level, index) or b""
-        return self._tiles[level, index]
+        with self._database.reading() as connection:
+            yield TileHashes(lambda level, index: _tile(connection, level, index))
 
 
 class Batch:
-    """What the sequencer may do inside its one transaction."""
+    """What a writer may do inside its one transaction, under the tree's lock."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._tiles: dict[Place, bytes] = {}
 
     def latest(self) -> StoredCheckpoint:
-        """The newest signed checkpoint, under the write lock."""
+        """The newest signed checkpoint."""
         return _latest(self._connection)
 
-    def find_identity(self, identity: bytes) -> int | None:
-        """The index of an entry that is already in."""
-        query = select(models.entry.c.index).where(models.entry.c.identity == identity)
-        return self._connection.execute(query).scalar_one_or_none()
+    def identity(self) -> Identity | None:
+        """Whose tree this is."""
+        return _identity(self._connection)
 
-    def leaf_hash(self, index: int) -> Hash:
-        """The leaf hash of an entry that is in."""
-        query = select(models.entry.c.leaf_hash).where(models.entry.c.index == index)
-        return Hash(self._connection.execute(query).scalar_one())
+    def identify(self, origin: str, vkeys: Sequence[str]) -> None:
+        """Write down whose tree this is: once in a log's life."""
+        values = {"id": _LOG_ID, "origin": origin, "vkeys": "\n".join(vkeys), "frozen_ms": None}
+        self._connection.execute(models.log.insert().values(values))
 
-    def hashes(self) -> StoredHashes:
-        """A hash reader that sees this transaction."""
-        return StoredHashes(self._connection)
+    def find_identities(self, identities: Sequence[bytes]) -> dict[bytes, Known]:
+        """Which of these entries are already in, and where."""
+        table = models.entry
+        columns = (table.c.identity, table.c.index, table.c.leaf_hash)
+        query = select(*columns).where(table.c.identity.in_(identities))
+        rows = self._connection.execute(query)
+        return {bytes(identity): Known(index, Hash(bytes(leaf))) for identity, index, leaf in rows}
 
-    def append(self, start: int, admitted: Sequence[Admitted], *, now_ms: int) -> None:
-        """Write entries from index ``start`` on, with their terms, blobs and tiles."""
-        if not admitted:
-            return
+    def hashes(self) -> TileHashes:
+        """A hash reader that sees this transaction; what it holds of the right edge stays true after it."""
+        return TileHashes(lambda level, index: _tile(self._connection, level, index), known=self._tiles)
+
+    @property
+    def tiles(self) -> Mapping[Place, bytes]:
+        """The tiles that this transaction wrote, as they are now."""
+        return self._tiles
+
+    def append(self, start: int, admitted: Sequence[Admitted], *, now_ms: int) -> list[Hash]:
+        """Write entries from index ``start`` on, with their terms, blobs and tiles; returns their leaf hashes."""
         hashes = [merkle.leaf_hash(item.leaf) for item in admitted]
-        rows = [
+        entries = [
             {
                 "index": start + offset,
                 "leaf": item.leaf,
@@ -278,16 +300,17 @@ class Batch:
             }
             for offset, item in enumerate(admitted)
         ]
-        self._connection.execute(models.entry.insert(), rows)
         terms = [
             {"name": name, "value": value, "index": start + offset}
             for offset, item in enumerate(admitted)
             for name, value in dict.fromkeys(item.terms)
         ]
-        if terms:
-            self._connection.execute(models.term.insert(), terms)
-        self._keep_blobs([blob for item in admitted for blob in item.blobs])
+        insert_rows(self._connection, models.entry, entries)
+        insert_rows(self._connection, models.term, terms)
+        for data in dict.fromkeys(blob for item in admitted for blob in item.blobs):
+            _keep_blob(self._connection, data)
         self._extend_tiles(0, start, hashes)
+        return hashes
 
     def sign(self, checkpoint: Checkpoint, note: bytes, *, now_ms: int, published: bool) -> None:
         """Write a checkpoint of a new size."""
@@ -300,12 +323,6 @@ class Batch:
                 published_ms=now_ms if published else None,
             )
         )
-
-    def _keep_blobs(self, blobs: Sequence[bytes]) -> None:
-        for data in dict.fromkeys(blobs):
-            values = {"sha256": hashlib.sha256(data).digest(), "data": data}
-            dialect: Any = sqlite if self._connection.dialect.name == "sqlite" else postgresql
-            self._connection.execute(dialect.insert(models.blob).values(values).on_conflict_do_nothing())
 
     def _extend_tiles(self, level: int, start: int, hashes: Sequence[Hash]) -> None:
         """Append hashes to a level from position ``start`` on; each tile that fills adds one to the next."""
@@ -334,12 +351,26 @@ class Batch:
             self._connection.execute(table.update().where(where).values(hashes=content))
         else:
             self._connection.execute(table.insert().values(level=level, index=index, hashes=content))
+        self._tiles[level, index] = content
 
 
 def root_at(store: Store, size: int) -> Hash:
     """The root of the tree's first ``size`` leaves, recomputed from the stored tiles."""
     with store.hashes() as hashes:
         return proof.tree_root(size, hashes)
+
+
+def _identity(connection: Connection) -> Identity | None:
+    table = models.log
+    row = connection.execute(select(table.c.origin, table.c.vkeys, table.c.frozen_ms)).one_or_none()
+    return None if row is None else Identity(row.origin, tuple(row.vkeys.splitlines()), row.frozen_ms)
+
+
+def _keep_blob(connection: Connection, data: bytes) -> bool:
+    values = {"sha256": hashlib.sha256(data).digest(), "data": data}
+    dialect: Any = sqlite if connection.dialect.name == "sqlite" else postgresql
+    done = connection.execute(dialect.insert(models.blob).values(values).on_conflict_do_nothing())
+    return bool(done.rowcount)
 
 
 def _latest(connection: Connection) -> StoredCheckpoint:
@@ -354,27 +385,3 @@ def _tile(connection: Connection, level: int, index: int) -> bytes | None:
     table = models.tile
     query = select(table.c.hashes).where((table.c.level == level) & (table.c.index == index))
     return connection.execute(query).scalar_one_or_none()
-
-
-def _engine(url: str) -> Engine:
-    if not url.startswith("sqlite"):
-        return create_engine(url, pool_pre_ping=True)
-    engine = create_engine(url, connect_args={"timeout": 30})
-
-    @event.listens_for(engine, "connect")
-    def prepare(connection: Any, _record: Any) -> None:
-        # The driver must not open transactions of its own, or BEGIN IMMEDIATE would come second.
-        connection.isolation_level = None
-        cursor = connection.cursor()
-        cursor.execute("PRAGMA journal_mode=WAL")
-        cursor.execute("PRAGMA synchronous=FULL")  # an acknowledged entry survives a power cut
-        cursor.execute("PRAGMA foreign_keys=ON")
-        cursor.close()
-
-    @event.listens_for(engine, "begin")
-    def begin(connection: Connection) -> None:
-        # IMMEDIATE takes the write lock before anything is read; a later upgrade could fail half-way.
-        writes = connection.get_execution_options().get(_WRITES)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-
-    return engine

@@ -49,7 +49,7 @@ def search() -> Response:
     limit = services.number(values, "limit", high=1000) or 100
     terms = {name: values[name] for name in SEARCH_TERMS if name in values}
     log = services.log()
-    size = log.sequencer.anchored.size
+    size = log.newest().size
     found = log.store.find_terms(terms, before=size if before is None else min(before, size), limit=limit + 1)
     page = found[:limit]
     return json_response(
@@ -99,7 +99,7 @@ def consistency() -> Response:
     if old is None or new is None or old > new:
         raise MalformedError("from and to: two sizes, the smaller first", code="query")
     log = services.log()
-    if new > log.sequencer.anchored.size:
+    if new > log.newest().size:
         raise NotFoundError(f"the log has not grown to {new}")
     with log.store.hashes() as hashes:
         path = proof.prove_consistency(old_size=old, new_size=new, reader=hashes)
@@ -152,7 +152,7 @@ def describe() -> Response:
         {
             "origin": log.config.origin,
             "vkeys": [str(key) for key in log.log_keys],
-            "size": log.sequencer.anchored.size,
+            "size": log.newest().size,
             "published_size": None if published is None else published.size,
             "witnesses": [
                 {"name": witness.name, "vkey": str(witness.key), "url": witness.url}

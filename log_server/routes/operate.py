@@ -38,7 +38,7 @@ def metrics() -> Response:
     registry = CollectorRegistry()
     published = log.store.published()
     figures = {
-        "assay_log_size": ("Leaves under the newest signed checkpoint", log.sequencer.anchored.size),
+        "assay_log_size": ("Leaves under the newest signed checkpoint", log.newest().size),
         "assay_log_published_size": (
             "Leaves under the newest published checkpoint",
             published.size if published else 0,

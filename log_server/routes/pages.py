@@ -109,7 +109,7 @@ def _entry(index_text: str) -> _EntryPage:
 
 def _entries(values: dict[str, str]) -> dict[str, jcs.Json]:
     log = services.log()
-    size = log.sequencer.anchored.size
+    size = log.newest().size
     before = services.number(values, "before")
     terms = {name: value for name, value in values.items() if name != "before"}
     found = log.store.find_terms(terms, before=size if before is None else min(before, size), limit=_PAGE + 1)

@@ -22,7 +22,8 @@ from assay.log_server import migrations
 from assay.log_server.anchor import AnchorFile
 from assay.log_server.app import create_app
 from assay.log_server.sequencer import initialise
-from assay.log_server.service import LogService, open_store
+from assay.log_server.service import LogService
+from assay.log_server.wiring import open_store
 from assay.tlog.checkpoint import parse_signed_checkpoint
 from assay.tlog.cosignature import cosign
 from assay.tlog.errors import MalformedError, UntrustedError

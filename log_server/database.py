@@ -1,0 +1,134 @@
+"""The database under the store: SQLite or PostgreSQL, and how one process after the other writes to it.
+
+Every write of the log is one transaction under the tree's lock, which is taken before anything is read; so
+any number of threads, processes and servers may sequence, one batch after the other, and none forks the
+tree. On PostgreSQL it is the lock on the row of ``log``. SQLite has one writer anyway; a file lock in front of
+it makes the waiting fair, where SQLite alone would poll and sleep.
+"""
+
+import fcntl
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Table, create_engine, event, select
+
+from assay.log_server import models
+
+_WRITES = "assay_writes"
+"""The execution option of a connection whose transaction begins by taking SQLite's write lock."""
+
+_SQLITE_CACHE_KIB = 16_384
+"""Pages that each connection may keep: the inner pages of the indices of a log of millions."""
+
+
+class Database:
+    """Connections to one database.
+
+    Args:
+        url: an SQLAlchemy URL: ``sqlite:///FILE``, or ``postgresql+psycopg://…``.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.engine = _sqlite(url) if url.startswith("sqlite") else _postgresql(url)
+        # One statement a read: nothing to begin and nothing to roll back.
+        self._reads = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+
+    @property
+    def file(self) -> Path | None:
+        """SQLite's file; None for a server."""
+        name = self.engine.url.database
+        return Path(name) if self.engine.dialect.name == "sqlite" and name else None
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self.engine.dispose()
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A connection whose every statement sees what is committed when it runs."""
+        with self._reads.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """One transaction under the tree's lock: committed at the end, or rolled back by an exception."""
+        with self._turn(), self.engine.connect() as connection:
+            connection.execution_options(**{_WRITES: True})
+            with connection.begin():
+                if self.file is None:
+                    connection.execute(select(models.log.c.id).with_for_update())
+                yield connection
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        if self.file is None:
+            yield
+            return
+        with lock_file(self.file.with_name(self.file.name + ".lock")):
+            yield
+
+
+@contextmanager
+def lock_file(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold the lock of a file among all processes and threads of this machine; a killed holder lets go.
+
+    Raises:
+        BlockingIOError: somebody else holds it, and ``wait`` is false.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def insert_rows(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert many rows, every one with all columns of the table."""
+    if not rows:
+        return
+    if connection.dialect.name == "sqlite":
+        connection.execute(table.insert(), rows)
+        return
+    # COPY: a row of INSERT costs the server and the driver several times as much (bench/log.py).
+    names = [column.name for column in table.columns]
+    quoted = ", ".join(f'"{name}"' for name in names)
+    cursor = connection.connection.cursor()
+    with cursor.copy(f'COPY "{table.name}" ({quoted}) FROM STDIN (FORMAT BINARY)') as copy:
+        copy.set_types([_COPY_TYPES[type(column.type).__name__] for column in table.columns])
+        for row in rows:
+            copy.write_row([row[name] for name in names])
+
+
+_COPY_TYPES = {"BigInteger": "int8", "Integer": "int4", "LargeBinary": "bytea", "String": "varchar"}
+
+
+def _postgresql(url: str) -> Engine:
+    return create_engine(url, pool_pre_ping=True, pool_size=8, max_overflow=8)
+
+
+def _sqlite(url: str) -> Engine:
+    engine = create_engine(url, connect_args={"timeout": 30}, pool_size=8, max_overflow=24)
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: Any, _record: Any) -> None:
+        # The driver must not open transactions of its own, or BEGIN IMMEDIATE would come second.
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA journal_mode=WAL")
+        cursor.execute("PRAGMA synchronous=FULL")  # an acknowledged entry survives a power cut
+        cursor.execute("PRAGMA foreign_keys=ON")
+        cursor.execute(f"PRAGMA cache_size=-{_SQLITE_CACHE_KIB}")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        # IMMEDIATE takes the write lock before anything is read; a later upgrade could fail half-way.
+        options = connection.get_execution_options()
+        if options.get("isolation_level") != "AUTOCOMMIT":
+            connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get(_WRITES) else "BEGIN")
+
+    return engine

@@ -1,0 +1,100 @@
+"""What a configuration names, opened: the store, the keys, the witness policy, the admission rules."""
+
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from assay.attest import p256
+from assay.attest.admission import Publishers
+from assay.attest.roots import TrustedRoot
+from assay.fetch.collateral import CollateralFolder
+from assay.log_server.admission import Admission, AdmittedRoot
+from assay.log_server.config import Config, PublisherSection
+from assay.log_server.store import Store
+from assay.tlog import policy as tlog_policy
+from assay.tlog.errors import MalformedError
+from assay.tlog.keys import SignerKey, parse_key_file
+from assay.tlog.policy import Policy
+
+
+def open_store(config: Config, *, folder: Path) -> Store:
+    """The store that a configuration names: an SQLAlchemy URL, or a file for SQLite."""
+    if "://" in config.database:
+        return Store(config.database)
+    return Store(f"sqlite:///{folder / config.database}")
+
+
+def read_signers(path: Path, *, origin: str) -> tuple[SignerKey, ...]:
+    """The log's keys.
+
+    Raises:
+        MalformedError: no key file, or keys of another name than the origin (code ``config``).
+    """
+    signers = parse_key_file(path.read_text("ascii"))
+    if any(signer.name != origin for signer in signers):
+        raise MalformedError(f"{path}: the keys are not those of {origin!r}", code="config")
+    return signers
+
+
+def read_witness_policy(config: Config, *, folder: Path) -> Policy | None:
+    """The witness policy, or None for a log that asks for no witnesses.
+
+    Raises:
+        MalformedError: not a tlog-policy, or one without a quorum or of another log (code ``config``).
+    """
+    if config.witnesses.policy is None:
+        return None
+    parsed = tlog_policy.parse_policy((folder / config.witnesses.policy).read_bytes())
+    if parsed.quorum is None:
+        raise MalformedError(
+            "the witness policy's quorum is none; leave the policy out instead", code="config"
+        )
+    if parsed.origins != (config.origin,):
+        raise MalformedError(f"the witness policy is not of {config.origin!r} alone", code="config")
+    tlog_policy.require_one_vote_per_witness(parsed)
+    return parsed
+
+
+def open_admission(config: Config, *, folder: Path, store: Store) -> Admission:
+    section = config.admission
+    roots = [
+        AdmittedRoot(
+            TrustedRoot(root.name, certificate_der((folder / root.certificate).read_bytes())),
+            CollateralFolder(folder / root.collateral),
+        )
+        for root in section.roots
+    ]
+    publishers = section.publishers
+    return Admission(
+        origin=config.origin,
+        kinds=frozenset(section.kinds),
+        roots=roots,
+        publishers=None
+        if publishers is None
+        else {product: _publishers(rule, folder=folder) for product, rule in publishers.items()},
+        state=store,
+    )
+
+
+def certificate_der(data: bytes) -> bytes:
+    """A certificate's DER, from PEM or DER.
+
+    Raises:
+        MalformedError: neither (code ``config``).
+    """
+    try:
+        load = x509.load_pem_x509_certificate if data.startswith(b"-----") else x509.load_der_x509_certificate
+        return load(data).public_bytes(Encoding.DER)
+    except (ValueError, x509.InvalidVersion) as error:
+        raise MalformedError("a root certificate is neither PEM nor DER", code="config") from error
+
+
+def _publishers(rule: PublisherSection, *, folder: Path) -> Publishers:
+    signers = frozenset(
+        p256.signer_id(p256.spki(p256.parse_public_pem((folder / key).read_bytes()))) for key in rule.keys
+    )
+    try:
+        return Publishers(rule.threshold, signers)
+    except ValueError as error:
+        raise MalformedError(f"publishers: {error}", code="config") from error
