@@ -20,6 +20,9 @@ from assay.log_server import models
 _WRITES = "assay_writes"
 """The execution option of a connection whose transaction begins by taking SQLite's write lock."""
 
+_CONNECTIONS = 12
+"""Connections of a process, made when first needed and kept; more threads than that take turns."""
+
 _SQLITE_CACHE_KIB = 16_384
 """Pages that each connection may keep: the inner pages of the indices of a log of millions."""
 
@@ -107,11 +110,11 @@ _COPY_TYPES = {"BigInteger": "int8", "Integer": "int4", "LargeBinary": "bytea", 
 
 
 def _postgresql(url: str) -> Engine:
-    return create_engine(url, pool_pre_ping=True, pool_size=8, max_overflow=8)
+    return create_engine(url, pool_pre_ping=True, pool_size=_CONNECTIONS, max_overflow=0)
 
 
 def _sqlite(url: str) -> Engine:
-    engine = create_engine(url, connect_args={"timeout": 30}, pool_size=8, max_overflow=24)
+    engine = create_engine(url, connect_args={"timeout": 30}, pool_size=_CONNECTIONS, max_overflow=0)
 
     @event.listens_for(engine, "connect")
     def prepare(connection: Any, _record: Any) -> None:

@@ -253,19 +253,23 @@ class Sequencer:
             now_ms = max(self._now_ms(), before.signed_ms)  # a clock that is set back does not go back here
             places, fresh = _place(batch, before.size, admitted)
             batch.append(before.size, fresh, now_ms=now_ms)
-            signed = self._sign(batch, before, grown=len(fresh), now_ms=now_ms)
+            hashes = batch.hashes()
+            signed = self._sign(batch, hashes, before, grown=len(fresh), now_ms=now_ms)
         # Also without growth: an earlier batch's anchor may have failed, and no proof leaves before its anchor.
         self._anchoring.cover(signed)
-        commit = Commit(signed, TileHashes(self._store.tile, known=batch.tiles))
+        hashes.read_from(self._store.tile)
+        commit = Commit(signed, hashes)
         sequenced = iter([Sequenced(known.index, known.leaf_hash, new, commit) for known, new in places])
         return [[next(sequenced) for _ in group.admitted] for group in groups]
 
-    def _sign(self, batch: Batch, before: StoredCheckpoint, *, grown: int, now_ms: int) -> StoredCheckpoint:
+    def _sign(
+        self, batch: Batch, hashes: TileHashes, before: StoredCheckpoint, *, grown: int, now_ms: int
+    ) -> StoredCheckpoint:
         if not grown:
             return before
         origin = self._signers[0].name
         size = before.size + grown
-        checkpoint = Checkpoint(origin, size, proof.tree_root(size, batch.hashes()))
+        checkpoint = Checkpoint(origin, size, proof.tree_root(size, hashes))
         signed_note = note.format_note(sign_checkpoint(checkpoint, self._signers, time_s=now_ms // 1000))
         batch.sign(checkpoint, signed_note, now_ms=now_ms, published=self._publish_at_once)
         published_ms = now_ms if self._publish_at_once else None

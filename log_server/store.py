@@ -279,13 +279,8 @@ class Batch:
         return {bytes(identity): Known(index, Hash(bytes(leaf))) for identity, index, leaf in rows}
 
     def hashes(self) -> TileHashes:
-        """A hash reader that sees this transaction; what it holds of the right edge stays true after it."""
+        """A hash reader that sees this transaction; what it has read stays true after it."""
         return TileHashes(lambda level, index: _tile(self._connection, level, index), known=self._tiles)
-
-    @property
-    def tiles(self) -> Mapping[Place, bytes]:
-        """The tiles that this transaction wrote, as they are now."""
-        return self._tiles
 
     def append(self, start: int, admitted: Sequence[Admitted], *, now_ms: int) -> list[Hash]:
         """Write entries from index ``start`` on, with their terms, blobs and tiles; returns their leaf hashes."""
