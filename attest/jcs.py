@@ -6,7 +6,7 @@ document has one spelling: what is parsed as canonical is re-encoded and compare
 
 import json
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
 import rfc8785
@@ -54,7 +54,7 @@ def parse_json(data: bytes, *, what: str, max_bytes: int) -> Json:
         raise MalformedError(f"{what}: {len(data)} bytes are more than {max_bytes}", code="too-large")
     text = strict.utf8_text(data, what=what)
     try:
-        value = json.loads(text, object_pairs_hook=_unique_members, parse_int=_bounded_integer)
+        value = _DECODER.decode(text)
         _require_plain(value, MAX_DEPTH)
     except MalformedError as error:
         raise MalformedError(f"{what}: {error}") from error
@@ -131,6 +131,18 @@ def _bounded_integer(text: str) -> int:
     return value
 
 
+def _check_names(
+    value: Mapping[str, Json], *, what: str, required: Collection[str], optional: Collection[str]
+) -> None:
+    if missing := sorted(set(required) - set(value)):
+        raise MalformedError(f"{what}: {', '.join(missing)} is missing")
+    if unknown := sorted(set(value) - set(required) - set(optional)):
+        raise MalformedError(f"{what}: {strict.shown(unknown[0])} is not a known field")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique_members, parse_int=_bounded_integer)
+
+
 class Fields:
     """The members of one JSON object, read strictly: known keys only, each of the type that is asked for.
 
@@ -149,10 +161,8 @@ class Fields:
     ) -> None:
         if not isinstance(value, dict):
             raise MalformedError(f"{what}: not a JSON object")
-        if missing := sorted(set(required) - set(value)):
-            raise MalformedError(f"{what}: {', '.join(missing)} is missing")
-        if unknown := sorted(set(value) - set(required) - set(optional)):
-            raise MalformedError(f"{what}: {strict.shown(unknown[0])} is not a known field")
+        if optional or value.keys() != set(required):
+            _check_names(value, what=what, required=required, optional=optional)
         self._members = value
         self._what = what
 

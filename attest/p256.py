@@ -4,6 +4,7 @@ An ECDSA signature (r, s) has a twin (r, n - s) that verifies too. In a log the 
 spelling of the same entry, so the larger s is refused and never produced.
 """
 
+import functools
 import hashlib
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -40,6 +41,7 @@ def signer_id(spki_der: bytes) -> str:
     return hashlib.sha256(spki_der).hexdigest()
 
 
+@functools.lru_cache(maxsize=256)
 def parse_spki(der: bytes) -> ec.EllipticCurvePublicKey:
     """Load a P-256 public key from SPKI DER in its only spelling.
 

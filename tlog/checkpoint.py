@@ -4,6 +4,7 @@ A log signs with an Ed25519 key (0x01) and an ML-DSA-44 key (0x06), both under i
 text alone, :class:`Checkpoint` and :func:`parse_checkpoint`, lives in ``tree_head`` and is passed on here.
 """
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -44,8 +45,11 @@ class SignedCheckpoint:
         return format_note(self.note)
 
 
+@functools.lru_cache(maxsize=16)
 def parse_signed_checkpoint(data: bytes) -> SignedCheckpoint:
     """Parse a checkpoint's note. Nothing is verified: neither a signature nor who the log is.
+
+    The last few are remembered: a log gives the proofs of many entries under one checkpoint.
 
     Raises:
         MalformedError: no note, or its text is no checkpoint, or it has extension lines.
