@@ -7,6 +7,7 @@ from typing import Protocol, assert_never
 from assay.attest import admission, entry
 from assay.attest.admission import Admitted, Publishers
 from assay.attest.entry import Attestation, EnclaveSubmission, ReceiptEntry, Registration
+from assay.attest.hashedrekord import HashedRekord
 from assay.attest.quote import pck, sgx
 from assay.attest.roots import TrustedRoot
 from assay.fetch.collateral import CollateralProvider
@@ -16,11 +17,14 @@ from assay.tlog.errors import MalformedError, UnavailableError, UntrustedError
 _OTHER_ROOT = frozenset({"wrong-root", "untrusted-chain"})
 """Codes of the quote verifier that mean: perhaps another root vouches for this quote."""
 
+_REMEMBER_MS = 1000
+_REMEMBER_SIGNERS = 4096
+
 
 class State(Protocol):
     """What the rules must know of the entries already in the log."""
 
-    def find_terms(self, terms: Mapping[str, str]) -> Sequence[int]:
+    def find_terms(self, terms: Mapping[str, str], *, limit: int | None = None) -> Sequence[int]:
         """The indices of entries that have all these index terms."""
         ...
 
@@ -62,6 +66,7 @@ class Admission:
         self._roots = roots
         self._publishers = publishers
         self._state = state
+        self._no_enclaves: dict[str, int] = {}
 
     def admit(self, data: bytes, *, now_ms: int) -> Admitted:
         """Parse and judge one submission; returns what to log.
@@ -84,6 +89,8 @@ class Admission:
                 return self._admit_enclave(parsed, now_ms=now_ms)
             case ReceiptEntry():
                 return self._admit_receipt(parsed)
+            case HashedRekord():
+                return admission.admit_hashedrekord(parsed, is_enclave=lambda signer: self._is_enclave(signer, now_ms=now_ms))
             case Registration():
                 raise MalformedError(
                     "the appraisal of an enclave is the log's to add", code="appraisal-submitted"
@@ -113,6 +120,17 @@ class Admission:
                     raise
                 refusal = error
         raise refusal
+
+    def _is_enclave(self, signer: str, *, now_ms: int) -> bool:
+        """Whether an enclave registered with this key; that one has not is remembered for a second."""
+        if now_ms - self._no_enclaves.get(signer, -_REMEMBER_MS) < _REMEMBER_MS:
+            return False
+        if self._state.find_terms({"enclave": signer}, limit=1):
+            return True
+        if len(self._no_enclaves) >= _REMEMBER_SIGNERS:
+            self._no_enclaves.clear()
+        self._no_enclaves[signer] = now_ms
+        return False
 
     def _admit_receipt(self, receipt_entry: ReceiptEntry) -> Admitted:
         claims = receipt_entry.signed.receipt

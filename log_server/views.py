@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import assert_never
 
-from assay.attest import entry, jcs, p256, statement
+from assay.attest import entry, jcs, p256, prehashed, statement
 from assay.attest.entry import Attestation, EnclaveSubmission, Entry, ReceiptEntry, Registration
+from assay.attest.hashedrekord import HashedRekord
 from assay.attest.quote import sgx
 from assay.attest.statement import Provenance, Rebuild, Release, Statement
 from assay.tlog import merkle
@@ -76,6 +77,8 @@ def entry_view(index: int, leaf: bytes, *, find: Callable[[Hash], bytes | None])
             title, sentence, rows = _registration(parsed)
         case ReceiptEntry():
             title, sentence, rows = _receipt(parsed)
+        case HashedRekord():
+            title, sentence, rows = _hashedrekord(parsed)
         case EnclaveSubmission():
             title, sentence, rows = "enclave", "An enclave's evidence without an appraisal.", ()
         case _:
@@ -100,6 +103,19 @@ def _platform(parsed: Entry, find: Callable[[Hash], bytes | None]) -> str | None
 
 
 _Decoded = tuple[str, str, tuple[Row, ...]]
+
+
+def _hashedrekord(record: HashedRekord) -> _Decoded:
+    verifier = prehashed.parse_verifier(record.verifier, certificate=record.certificate)
+    signer, digest = p256.signer_id(verifier.spki), record.digest.hex()
+    who = ", ".join(verifier.identities) or f"the key {signer[:16]}…"
+    rows = (
+        Row("digest", digest, ("sha256", digest) if record.algorithm == "SHA2_256" else None),
+        Row("algorithm", record.key_details),
+        Row("signed by", signer, ("signer", signer)),
+        *(Row("identity in the certificate", name, ("identity", name)) for name in verifier.identities),
+    )
+    return "hashedrekord", f"{who} signed something with this digest.", rows
 
 
 def _attestation(attestation: Attestation) -> _Decoded:

@@ -23,6 +23,7 @@ SEARCH_TERMS = (
     "signer",
     "sha256",
     "enclave",
+    "identity",
     "subject",
 )
 """What entries are found by: see the terms that ``attest.admission`` gives each kind."""

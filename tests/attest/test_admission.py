@@ -5,14 +5,13 @@ from dataclasses import replace
 
 import pytest
 
-from assay.attest import admission, claims, p256
+from assay.attest import admission, claims, index, p256
 from assay.attest.admission import (
     Admitted,
     Publishers,
     admit_attestation,
     admit_enclave,
     admit_receipt,
-    enclave_identity,
     verify_evidence,
     verify_publishers,
 )
@@ -283,7 +282,7 @@ def test_identity_is_of_quote_body_and_claims(make):
     expected = hashlib.sha256(
         hashlib.sha256(evidence.quote[:432]).digest() + evidence.claims.digest()
     ).digest()
-    assert enclave_identity(evidence, quote) == admit(make, evidence).identity == expected
+    assert index.enclave_identity(evidence, quote.evidence_id) == admit(make, evidence).identity == expected
     again = make.quoted_evidence(make.claims(nonce=bytes(32)))
     assert admit(make, again).identity != expected
     later = admit(make, evidence, now_ms=make.T * 1000 + 60_000)
