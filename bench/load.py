@@ -47,7 +47,13 @@ class _Connection:
 
 
 def run(
-    ports: list[int], requests: Iterator[bytes], *, connections: int, seconds: float, good: set[int], keep: int = 0
+    ports: list[int],
+    requests: Iterator[bytes],
+    *,
+    connections: int,
+    seconds: float,
+    good: set[int],
+    keep: int = 0,
 ) -> Outcome:
     """Drive ``connections`` connections, spread over ``ports``, until the time is up or the requests end.
 

@@ -52,7 +52,9 @@ def make_entry(name: str) -> bytes:
     digest = hashlib.sha256(name.encode()).digest()
     signature = KEY.sign(digest, ec.ECDSA(Prehashed(hashes.SHA256())))
     verifier = p256.spki(KEY.public_key())
-    record = HashedRekord("SHA2_256", digest, signature, "PKIX_ECDSA_P256_SHA_256", verifier, certificate=False)
+    record = HashedRekord(
+        "SHA2_256", digest, signature, "PKIX_ECDSA_P256_SHA_256", verifier, certificate=False
+    )
     return entry.format_entry(record)
 
 
@@ -78,7 +80,16 @@ class Server:
                 capture_output=True,
             )
         self.process = subprocess.Popen(
-            [*program, "serve", "--dir", str(folder), "--listen", f"127.0.0.1:{self.port}", "--workers", str(workers)],
+            [
+                *program,
+                "serve",
+                "--dir",
+                str(folder),
+                "--listen",
+                f"127.0.0.1:{self.port}",
+                "--workers",
+                str(workers),
+            ],
             start_new_session=True,
             stderr=subprocess.DEVNULL,
         )
@@ -131,18 +142,27 @@ def measured(name: str, outcome: load.Outcome, **more: Any) -> Row:
     }
 
 
-def single(server: Server, label: str, seconds: float, widths: tuple[int, ...] = tuple(map(int, os.environ.get("W", "1,64,256,1024").split(",")))) -> list[Row]:
+def single(
+    server: Server,
+    label: str,
+    seconds: float,
+    widths: tuple[int, ...] = tuple(map(int, os.environ.get("W", "1,64,256,1024").split(","))),
+) -> list[Row]:
     rows = []
     for width in widths:
         amount = int(seconds * (400 if width == 1 else 5000))
         prepared = [make_entry(f"{label}/{width}/{number}") for number in range(amount)]
-        outcome = load.run([server.port], posts(iter(prepared)), connections=width, seconds=seconds, good={201})
+        outcome = load.run(
+            [server.port], posts(iter(prepared)), connections=width, seconds=seconds, good={201}
+        )
         rows.append(measured(f"{label}: single, {width} connections", outcome, tessera=TESSERA[width]))
     return rows
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--only", nargs="+", default=["single"])
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--workers", type=int, default=2)

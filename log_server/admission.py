@@ -90,7 +90,9 @@ class Admission:
             case ReceiptEntry():
                 return self._admit_receipt(parsed)
             case HashedRekord():
-                return admission.admit_hashedrekord(parsed, is_enclave=lambda signer: self._is_enclave(signer, now_ms=now_ms))
+                return admission.admit_hashedrekord(
+                    parsed, is_enclave=lambda signer: self._is_enclave(signer, now_ms=now_ms)
+                )
             case Registration():
                 raise MalformedError(
                     "the appraisal of an enclave is the log's to add", code="appraisal-submitted"

@@ -4,19 +4,13 @@ import structlog
 from flask import Flask, Response, render_template, request
 from werkzeug.exceptions import HTTPException
 
+from assay.log_server.direct import HEADERS, Direct
 from assay.log_server.problem import NotFoundError, document, problem
-from assay.log_server.routes import entries, operate, pages, services, tiles
+from assay.log_server.routes import entries, operate, pages, services
 from assay.log_server.service import LogService
 from assay.tlog.errors import LogError
 
 _log = structlog.get_logger("http")
-
-_HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Content-Security-Policy": "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; "
-    "form-action 'self'; frame-ancestors 'none'",
-}
 
 _HTTP_CODES = {404: "not-found", 405: "method", 413: "too-large"}
 
@@ -26,12 +20,13 @@ def create_app(log: LogService) -> Flask:
     app = Flask(__name__)
     app.jinja_options = {"trim_blocks": True, "lstrip_blocks": True}
     app.extensions[services.EXTENSION] = log
-    for blueprint in (tiles.blueprint, entries.blueprint, operate.blueprint, pages.blueprint):
+    for blueprint in (entries.blueprint, operate.blueprint, pages.blueprint):
         app.register_blueprint(blueprint)
     app.register_error_handler(LogError, _refused)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(Exception, _internal_error)
     app.after_request(_headers)
+    app.wsgi_app = Direct(app.wsgi_app, log)  # type: ignore[method-assign]
     return app
 
 
@@ -76,7 +71,7 @@ def _page(status: int, title: str, detail: str) -> Response:
 
 
 def _headers(response: Response) -> Response:
-    for name, value in _HEADERS.items():
+    for name, value in HEADERS.items():
         response.headers[name] = value
     if request.path.startswith(("/api/", "/tile/", "/checkpoint")):
         response.headers["Access-Control-Allow-Origin"] = "*"

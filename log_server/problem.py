@@ -25,6 +25,18 @@ class NotFoundError(LogError):
     code = "not-found"
 
 
+class MethodError(LogError):
+    """The path is there, but not for this method."""
+
+    code = "method"
+
+
+class FrozenError(LogError):
+    """The log takes no more entries."""
+
+    code = "frozen"
+
+
 class QuorumUnavailableError(UnavailableError):
     """The entry is in the log, but its witnesses have not answered in time; carries what is known of it."""
 
@@ -41,6 +53,8 @@ def status_of(error: LogError) -> int:
         return _STATUS_BY_CODE[error.code]
     if isinstance(error, NotFoundError):
         return 404
+    if isinstance(error, MethodError | FrozenError):
+        return 405
     for kind, status in _STATUS_BY_KIND:
         if isinstance(error, kind):
             return status
@@ -53,6 +67,8 @@ def problem(error: LogError) -> Response:
     response = document(status_of(error), code=error.code, detail=str(error), extra=extra)
     if response.status_code == 503:
         response.headers["Retry-After"] = str(RETRY_AFTER_S)
+    if response.status_code == 405:
+        response.headers["Allow"] = "GET, HEAD, OPTIONS"
     return response
 
 

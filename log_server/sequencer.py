@@ -30,6 +30,7 @@ from assay.attest.admission import Admitted
 from assay.log_server.anchor import Anchor, Anchoring
 from assay.log_server.config import SequencerSection
 from assay.log_server.hashes import TileHashes
+from assay.log_server.problem import FrozenError
 from assay.log_server.store import Batch, Known, Store, StoredCheckpoint
 from assay.tlog import merkle, note, proof
 from assay.tlog.checkpoint import Checkpoint, sign_checkpoint
@@ -42,12 +43,6 @@ _log = structlog.get_logger("sequencer")
 
 _OF_NO_ENTRY = (OperationalError, InterfaceError, OSError, LogError)
 """Failures that no entry causes. After any other each group is tried alone, so that one cannot hold up the rest."""
-
-
-class FrozenError(LogError):
-    """The log takes no more entries."""
-
-    code = "frozen"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Engine, select
+from sqlalchemy import Connection, Engine, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from assay.attest.admission import Admitted
@@ -61,6 +61,10 @@ class StoredCosignature:
     key_id: bytes
     line: str
     time_s: int
+
+
+PublishedMark = tuple[int, int | None, int]
+"""A published checkpoint's size, the time of its newest cosignature (Unix s), and how many it has."""
 
 
 class Store:
@@ -140,6 +144,24 @@ class Store:
         with self._database.reading() as connection:
             row = connection.execute(query).one_or_none()
         return None if row is None else StoredCheckpoint(*row)
+
+    def published_mark(self) -> PublishedMark | None:
+        """What changes whenever the newest published checkpoint or its cosignatures do."""
+        table, kept = models.checkpoint, models.cosignature
+        of_it = kept.c.size == table.c.size
+        query = (
+            select(
+                table.c.size,
+                select(func.max(kept.c.time_s)).where(of_it).scalar_subquery(),
+                select(func.count()).select_from(kept).where(of_it).scalar_subquery(),
+            )
+            .where(table.c.published_ms.is_not(None))
+            .order_by(table.c.size.desc())
+            .limit(1)
+        )
+        with self._database.reading() as connection:
+            row = connection.execute(query).one_or_none()
+        return None if row is None else (row[0], row[1], row[2])
 
     def checkpoints(self, *, before: int | None, limit: int) -> list[StoredCheckpoint]:
         """Checkpoints of sizes below ``before``, newest first."""

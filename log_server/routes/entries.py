@@ -1,6 +1,6 @@
-"""The log's own interface, ``/api/v1``: submit, look up, prove, search."""
+"""The log's own interface, ``/api/v1``: look up, prove, search. Submitting is in ``direct``."""
 
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response
 
 from assay.log_server import views
 from assay.log_server.problem import NotFoundError
@@ -13,7 +13,6 @@ from assay.tlog.merkle import Hash
 
 blueprint = Blueprint("entries", __name__, url_prefix="/api/v1")
 
-MAX_BODY_SIZE = 256 * 1024
 SEARCH_TERMS = (
     "kind",
     "mrenclave",
@@ -27,19 +26,6 @@ SEARCH_TERMS = (
     "subject",
 )
 """What entries are found by: see the terms that ``attest.admission`` gives each kind."""
-
-
-@blueprint.post("/entries")
-def submit() -> Response:
-    """Take one entry in: 201 if it is new, 200 if it was there."""
-    wait = services.query(("wait",)).get("wait", "integrated")
-    if wait not in ("integrated", "witnessed"):
-        raise MalformedError("wait: neither 'integrated' nor 'witnessed'", code="query")
-    data = request.stream.read(MAX_BODY_SIZE + 1)
-    if len(data) > MAX_BODY_SIZE:
-        raise MalformedError(f"a body of more than {MAX_BODY_SIZE} bytes", code="too-large")
-    submitted = services.log().submit(data, witnessed=wait == "witnessed")
-    return json_response(submitted.to_json(), status=201 if submitted.new else 200)
 
 
 @blueprint.get("/entries")

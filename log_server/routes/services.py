@@ -1,9 +1,9 @@
 """What every route needs: the service, and strict readers of paths and queries."""
 
-import json
 from collections.abc import Collection
 from typing import cast
 
+import orjson
 from flask import Response, current_app, request
 
 from assay.attest import jcs
@@ -59,4 +59,4 @@ def number(values: dict[str, str], name: str, *, high: int = strict.MAX_DECIMAL)
 
 def json_response(value: jcs.Json, *, status: int = 200) -> Response:
     """JSON for programs, with a final newline."""
-    return Response(json.dumps(value) + "\n", status=status, content_type="application/json")
+    return Response(orjson.dumps(value) + b"\n", status=status, content_type="application/json")
