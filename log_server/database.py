@@ -20,11 +20,12 @@ from assay.log_server import models
 _WRITES = "assay_writes"
 """The execution option of a connection whose transaction begins by taking SQLite's write lock."""
 
-_CONNECTIONS = 12
-"""Connections of a process, made when first needed and kept; more threads than that take turns."""
+_READERS = 12
+"""Reading connections of a process, made when first needed and kept; more threads than that take turns."""
 
-_SQLITE_CACHE_KIB = 16_384
-"""Pages that each connection may keep: the inner pages of the indices of a log of millions."""
+_READ_CACHE_KIB = 1024
+_WRITE_CACHE_KIB = 16_384
+"""Pages that SQLite keeps a connection: for the one that writes, the inner pages of the indices of millions."""
 
 
 class Database:
@@ -35,9 +36,13 @@ class Database:
     """
 
     def __init__(self, url: str) -> None:
-        self.engine = _sqlite(url) if url.startswith("sqlite") else _postgresql(url)
+        if url.startswith("sqlite"):
+            self.engine = _sqlite(url, connections=2, cache_kib=_WRITE_CACHE_KIB)
+            readers = _sqlite(url, connections=_READERS, cache_kib=_READ_CACHE_KIB)
+        else:
+            self.engine = readers = create_engine(url, pool_pre_ping=True, pool_size=_READERS, max_overflow=0)
         # One statement a read: nothing to begin and nothing to roll back.
-        self._reads = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._reads = readers.execution_options(isolation_level="AUTOCOMMIT")
 
     @property
     def file(self) -> Path | None:
@@ -48,6 +53,7 @@ class Database:
     def close(self) -> None:
         """Give the connections back."""
         self.engine.dispose()
+        self._reads.dispose()
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -109,12 +115,8 @@ def insert_rows(connection: Connection, table: Table, rows: Sequence[Mapping[str
 _COPY_TYPES = {"BigInteger": "int8", "Integer": "int4", "LargeBinary": "bytea", "String": "varchar"}
 
 
-def _postgresql(url: str) -> Engine:
-    return create_engine(url, pool_pre_ping=True, pool_size=_CONNECTIONS, max_overflow=0)
-
-
-def _sqlite(url: str) -> Engine:
-    engine = create_engine(url, connect_args={"timeout": 30}, pool_size=_CONNECTIONS, max_overflow=0)
+def _sqlite(url: str, *, connections: int, cache_kib: int) -> Engine:
+    engine = create_engine(url, connect_args={"timeout": 30}, pool_size=connections, max_overflow=0)
 
     @event.listens_for(engine, "connect")
     def prepare(connection: Any, _record: Any) -> None:
@@ -124,7 +126,7 @@ def _sqlite(url: str) -> Engine:
         cursor.execute("PRAGMA journal_mode=WAL")
         cursor.execute("PRAGMA synchronous=FULL")  # an acknowledged entry survives a power cut
         cursor.execute("PRAGMA foreign_keys=ON")
-        cursor.execute(f"PRAGMA cache_size=-{_SQLITE_CACHE_KIB}")
+        cursor.execute(f"PRAGMA cache_size=-{cache_kib}")
         cursor.close()
 
     @event.listens_for(engine, "begin")
