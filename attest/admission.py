@@ -4,23 +4,20 @@ Pure functions, so that the log that admits and the auditor that re-checks share
 are passed in; nothing is looked up here. Every rule returns :class:`Admitted` or raises; none returns "no".
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import assert_never
 
-from assay.attest import claims, dsse, entry, p256, receipt, statement
+from assay.attest import claims, dsse, entry, index, p256, receipt, rekor_signature, statement
 from assay.attest.entry import Appraisal, Attestation, EnclaveSubmission, ReceiptEntry, Registration
+from assay.attest.hashedrekord import HashedRekord
+from assay.attest.index import Indexed, Term
+from assay.attest.quote import sgx
 from assay.attest.quote.collateral import Collateral, format_collateral
 from assay.attest.quote.verify import VerifiedQuote, verify_sgx_quote
 from assay.attest.roots import TrustedRoot
-from assay.attest.statement import Predicate, Provenance, Rebuild, Release, Statement
-from assay.tlog import merkle
+from assay.attest.statement import Release, Statement
 from assay.tlog.errors import UntrustedError
 from assay.tlog.merkle import Hash
-
-Term = tuple[str, str]
-"""An index term: a name such as ``mrenclave`` and its value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +72,7 @@ def admit_attestation(attestation: Attestation, *, publishers: Mapping[str, Publ
     if isinstance(verified.predicate, Release) and publishers is not None:
         verify_publishers(verified.predicate.product, signers, publishers)
     leaf = entry.format_entry(attestation)
-    terms = [("kind", "attestation"), ("predicate", statement.predicate_type(verified.predicate))]
-    terms += [("signer", signer) for signer in signers]
-    terms += _subject_terms(verified) + _predicate_terms(verified.predicate)
-    return Admitted(leaf, merkle.leaf_hash(leaf), "attestation", tuple(dict.fromkeys(terms)))
+    return _admitted(leaf, index.index_attestation(attestation, verified, leaf))
 
 
 def verify_attestation(attestation: Attestation) -> Statement:
@@ -157,28 +151,11 @@ def admit_enclave(
         advisories=tuple(sorted(set(quote.advisories))),
         appraised_at_ms=now_ms,
     )
-    leaf = entry.format_entry(Registration(evidence, appraisal))
+    logged = Registration(evidence, appraisal)
+    leaf = entry.format_entry(logged)
     entry.parse_entry(leaf)  # what we log must parse, whatever the root is called and Intel names
-    terms = (
-        ("kind", "enclave"),
-        ("enclave", p256.signer_id(evidence.public_key)),
-        ("boot", evidence.claims.boot_id.hex()),
-        ("mrenclave", quote.mr_enclave.hex()),
-        ("mrsigner", quote.mr_signer.hex()),
-        ("platform", quote.platform),
-    )
-    return Admitted(
-        leaf, enclave_identity(evidence, quote), "enclave", terms, (format_collateral(collateral),)
-    )
-
-
-def enclave_identity(evidence: claims.Evidence, quote: VerifiedQuote) -> bytes:
-    """SHA-256(evidence id ‖ digest of the claims).
-
-    The same evidence under another spelling of its signature, or with other certificate text around it, is the
-    same registration.
-    """
-    return hashlib.sha256(bytes.fromhex(quote.evidence_id) + evidence.claims.digest()).digest()
+    indexed = index.index_registration(logged, sgx.parse_quote(evidence.quote))
+    return _admitted(leaf, indexed, blobs=(format_collateral(collateral),))
 
 
 def admit_receipt(
@@ -200,43 +177,23 @@ def admit_receipt(
         raise UntrustedError(
             "the receipt is not of the boot that it names as its registration", code="registration"
         )
-    terms = (
-        ("kind", "receipt"),
-        ("enclave", verified.enclave_id.hex()),
-        ("boot", verified.boot_id.hex()),
-        ("sequence", f"{verified.enclave_id.hex()}/{verified.boot_id.hex()}/{verified.sequence}"),
-        ("registration", verified.registration.hex()),
-    )
-    return Admitted(entry.format_entry(receipt_entry), signed.id, "receipt", terms)
+    leaf = entry.format_entry(receipt_entry)
+    return _admitted(leaf, index.index_entry(receipt_entry, leaf))
 
 
-def _subject_terms(verified: Statement) -> list[Term]:
-    terms = []
-    for subject in verified.subjects:
-        if "sgxMrEnclave" in subject.digest:
-            terms.append(("mrenclave", subject.digest["sgxMrEnclave"].hex()))
-        if "sha256" in subject.digest:
-            terms.append(("sha256", subject.digest["sha256"].hex()))
-    return terms
+def admit_hashedrekord(rekord: HashedRekord) -> Admitted:
+    """Admit a signature over a digest, by whatever key or certificate it names.
+
+    That the key is no enclave's is for the log to say, which knows the enclaves.
+
+    Raises:
+        MalformedError: a key that is not admitted (code ``unsupported-key``).
+        UntrustedError: a key of another kind than it says (code ``key-details``), or a bad signature.
+    """
+    signer = rekor_signature.verify(rekord)
+    leaf = entry.format_entry(rekord)
+    return _admitted(leaf, index.index_hashedrekord(rekord, signer, leaf))
 
 
-def _predicate_terms(predicate: Predicate) -> list[Term]:
-    match predicate:
-        case Release():
-            signer = [] if predicate.mr_signer is None else [("mrsigner", predicate.mr_signer.hex())]
-            return [
-                ("product", predicate.product),
-                ("release", f"{predicate.product}@{predicate.release}"),
-                *signer,
-            ]
-        case Rebuild():
-            return [
-                ("product", predicate.product),
-                ("release", f"{predicate.product}@{predicate.release}"),
-                ("subject", predicate.release_leaf.hex()),
-                ("verdict", str(predicate.verdict)),
-            ]
-        case Provenance():
-            return []
-        case _:
-            assert_never(predicate)
+def _admitted(leaf: bytes, indexed: Indexed, *, blobs: tuple[bytes, ...] = ()) -> Admitted:
+    return Admitted(leaf, indexed.identity, indexed.kind, indexed.terms, blobs)

@@ -1,17 +1,18 @@
 """The log entry: what a leaf is.
 
-A leaf is RFC 8785 JSON ``{"apiVersion", "kind", "spec"}`` of at most 65,535 bytes. Three kinds are our
-own; each has one typed form here, and ``parse_entry(entry.leaf())`` gives it back. Parsing believes
-nothing: the rules of ``admission`` do the judging.
+A leaf is RFC 8785 JSON ``{"apiVersion", "kind", "spec"}`` of at most 65,535 bytes. Three kinds are our own and
+``hashedrekord`` is Rekor's; each has a version of its own and one typed form, and ``parse_entry(format_entry(entry))``
+gives that back. Parsing believes nothing: the rules of ``admission`` do the judging.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import assert_never
 
-from assay.attest import claims, dsse, jcs, receipt
+from assay.attest import claims, dsse, hashedrekord, jcs, receipt
 from assay.attest.claims import Evidence
 from assay.attest.dsse import Envelope
+from assay.attest.hashedrekord import HashedRekord
 from assay.attest.receipt import SignedReceipt
 from assay.tlog import merkle, strict
 from assay.tlog.errors import MalformedError
@@ -19,7 +20,14 @@ from assay.tlog.merkle import Hash
 
 MAX_LEAF_SIZE = 65_535
 API_VERSION = "0.1.0"
-KINDS = ("attestation", "enclave", "receipt")
+"""Of our own kinds."""
+API_VERSIONS = {
+    "attestation": API_VERSION,
+    "enclave": API_VERSION,
+    hashedrekord.KIND: hashedrekord.API_VERSION,
+    "receipt": API_VERSION,
+}
+KINDS = tuple(API_VERSIONS)
 MAX_VERIFIER_SIZE = 4096
 
 
@@ -102,7 +110,8 @@ class ReceiptEntry:
         return {"cose": strict.base64_text(self.signed.cose)}
 
 
-Entry = Attestation | EnclaveSubmission | Registration | ReceiptEntry
+OwnEntry = Attestation | EnclaveSubmission | Registration | ReceiptEntry
+Entry = OwnEntry | HashedRekord
 
 
 def kind_of(entry: Entry) -> str:
@@ -114,6 +123,8 @@ def kind_of(entry: Entry) -> str:
             return "enclave"
         case ReceiptEntry():
             return "receipt"
+        case HashedRekord():
+            return hashedrekord.KIND
         case _:
             assert_never(entry)
 
@@ -124,32 +135,43 @@ def format_entry(entry: Entry) -> bytes:
     Raises:
         MalformedError: longer than a leaf may be (code ``too-large``).
     """
-    data = jcs.canonical({"apiVersion": API_VERSION, "kind": kind_of(entry), "spec": entry.spec()})
+    if isinstance(entry, HashedRekord):
+        data = entry.leaf()
+    else:
+        data = jcs.canonical({"apiVersion": API_VERSION, "kind": kind_of(entry), "spec": entry.spec()})
     if len(data) > MAX_LEAF_SIZE:
         raise MalformedError(f"entry: {len(data)} bytes are more than {MAX_LEAF_SIZE}", code="too-large")
     return data
 
 
 def parse_entry(data: bytes) -> Entry:
-    """Parse a leaf, or a submission, of one of our own kinds.
+    """Parse a leaf, or a submission.
 
     Raises:
         MalformedError: too large, not canonical, an unknown kind (code ``unknown-kind``) or version, or a spec
             that is not the kind's.
     """
+    if len(data) <= MAX_LEAF_SIZE and data.startswith(hashedrekord.PREFIX):
+        return hashedrekord.parse_leaf(
+            data
+        )  # no detour: the kind that comes most, and its parser is as strict
     value = jcs.parse_canonical(data, what="entry", max_bytes=MAX_LEAF_SIZE)
     fields = jcs.Fields(value, what="entry", required=("apiVersion", "kind", "spec"))
     kind = fields.text("kind")
     if kind not in KINDS:
         raise MalformedError(f"entry.kind: {strict.shown(kind)} is not known", code="unknown-kind")
-    if fields.text("apiVersion") != API_VERSION:
-        raise MalformedError(f"entry.apiVersion: only {API_VERSION} is known", code="unknown-version")
+    if fields.text("apiVersion") != API_VERSIONS[kind]:
+        raise MalformedError(
+            f"entry.apiVersion: of {kind} only {API_VERSIONS[kind]} is known", code="unknown-version"
+        )
     spec = fields.value("spec")
     match kind:
         case "attestation":
             return _parse_attestation(spec)
         case "enclave":
             return _parse_enclave(spec)
+        case hashedrekord.KIND:
+            return hashedrekord.parse_leaf(data)
         case _:
             return _parse_receipt(spec)
 

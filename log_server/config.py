@@ -36,7 +36,7 @@ class PublisherSection(_Section):
 class AdmissionSection(_Section):
     """What the log lets in. Without ``publishers`` anyone may publish releases, as in a public log."""
 
-    kinds: list[str] = ["attestation", "enclave", "receipt"]
+    kinds: list[str] = ["attestation", "enclave", "hashedrekord", "receipt"]
     roots: list[RootSection] = []
     publishers: dict[str, PublisherSection] | None = None
 
