@@ -15,7 +15,7 @@ from assay.tlog.errors import LogError, MalformedError, StaleError, UnavailableE
 CONTENT_TYPE = "application/problem+json"
 RETRY_AFTER_S = 1
 
-_STATUS_BY_CODE = {"too-large": 413}
+_STATUS_BY_CODE = {"too-large": 413, "frozen": 405}
 _STATUS_BY_KIND = ((MalformedError, 400), (UntrustedError, 403), (StaleError, 403), (UnavailableError, 503))
 
 

@@ -24,6 +24,7 @@ SEARCH_TERMS = (
     "sha256",
     "enclave",
     "subject",
+    "identity",
 )
 """What entries are found by: see the terms that ``attest.admission`` gives each kind."""
 
