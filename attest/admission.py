@@ -4,18 +4,18 @@ Pure functions, so that the log that admits and the auditor that re-checks share
 are passed in; nothing is looked up here. Every rule returns :class:`Admitted` or raises; none returns "no".
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from assay.attest import claims, dsse, entry, index, p256, prehashed, receipt, statement
+from assay.attest import claims, dsse, entry, index, p256, receipt, rekor_signature, statement
 from assay.attest.entry import Appraisal, Attestation, EnclaveSubmission, ReceiptEntry, Registration
 from assay.attest.hashedrekord import HashedRekord
-from assay.attest.index import Term
+from assay.attest.index import Indexed, Term
+from assay.attest.quote import sgx
 from assay.attest.quote.collateral import Collateral, format_collateral
 from assay.attest.quote.verify import VerifiedQuote, verify_sgx_quote
 from assay.attest.roots import TrustedRoot
 from assay.attest.statement import Release, Statement
-from assay.tlog import merkle
 from assay.tlog.errors import UntrustedError
 from assay.tlog.merkle import Hash
 
@@ -72,26 +72,7 @@ def admit_attestation(attestation: Attestation, *, publishers: Mapping[str, Publ
     if isinstance(verified.predicate, Release) and publishers is not None:
         verify_publishers(verified.predicate.product, signers, publishers)
     leaf = entry.format_entry(attestation)
-    terms = index.attestation_terms(attestation, verified)
-    return Admitted(leaf, merkle.leaf_hash(leaf), "attestation", terms)
-
-
-def admit_hashedrekord(record: HashedRekord, *, is_enclave: Callable[[str], bool]) -> Admitted:
-    """Admit a signature over a digest that verifies.
-
-    Args:
-        record: the parsed entry.
-        is_enclave: whether a signer id is that of an enclave registered in this log. An enclave's key signs
-            receipts; whoever tricks it into signing a digest must not be able to log that as something else.
-
-    Raises:
-        MalformedError, UntrustedError: the signature does not verify, or is by an enclave (code ``enclave-key``).
-    """
-    verifier = prehashed.verify_signature(record)
-    if is_enclave(p256.signer_id(verifier.spki)):
-        raise UntrustedError("the key is that of an enclave registered in this log", code="enclave-key")
-    leaf = entry.format_entry(record)
-    return Admitted(leaf, merkle.leaf_hash(leaf), "hashedrekord", index.hashedrekord_terms(record, verifier))
+    return _admitted(leaf, index.index_attestation(attestation, verified, leaf))
 
 
 def verify_attestation(attestation: Attestation) -> Statement:
@@ -170,16 +151,11 @@ def admit_enclave(
         advisories=tuple(sorted(set(quote.advisories))),
         appraised_at_ms=now_ms,
     )
-    registration = Registration(evidence, appraisal)
-    leaf = entry.format_entry(registration)
+    logged = Registration(evidence, appraisal)
+    leaf = entry.format_entry(logged)
     entry.parse_entry(leaf)  # what we log must parse, whatever the root is called and Intel names
-    return Admitted(
-        leaf,
-        index.enclave_identity(evidence, quote.evidence_id),
-        "enclave",
-        index.enclave_terms(registration),
-        (format_collateral(collateral),),
-    )
+    indexed = index.index_registration(logged, sgx.parse_quote(evidence.quote))
+    return _admitted(leaf, indexed, blobs=(format_collateral(collateral),))
 
 
 def admit_receipt(
@@ -201,5 +177,23 @@ def admit_receipt(
         raise UntrustedError(
             "the receipt is not of the boot that it names as its registration", code="registration"
         )
-    terms = index.receipt_terms(signed)
-    return Admitted(entry.format_entry(receipt_entry), signed.id, "receipt", terms)
+    leaf = entry.format_entry(receipt_entry)
+    return _admitted(leaf, index.index_entry(receipt_entry, leaf))
+
+
+def admit_hashedrekord(rekord: HashedRekord) -> Admitted:
+    """Admit a signature over a digest, by whatever key or certificate it names.
+
+    That the key is no enclave's is for the log to say, which knows the enclaves.
+
+    Raises:
+        MalformedError: a key that is not admitted (code ``unsupported-key``).
+        UntrustedError: a key of another kind than it says (code ``key-details``), or a bad signature.
+    """
+    signer = rekor_signature.verify(rekord)
+    leaf = entry.format_entry(rekord)
+    return _admitted(leaf, index.index_hashedrekord(rekord, signer, leaf))
+
+
+def _admitted(leaf: bytes, indexed: Indexed, *, blobs: tuple[bytes, ...] = ()) -> Admitted:
+    return Admitted(leaf, indexed.identity, indexed.kind, indexed.terms, blobs)

@@ -1,19 +1,20 @@
-"""The index: what an entry is known by (its identity) and found by (its terms).
+"""What a leaf is found by, and which leaves are the same entry: a pure function of the leaf's bytes.
 
-Both are pure functions of the leaf's bytes, so that anyone can rebuild the index of a log and see whether a
-search left something out.
+The log writes it beside the entry at admission, a log that is rebuilt from its tiles writes it again, and a map over
+the log can be checked against it: so there is one source, and nothing but the leaf goes into it.
 """
 
 import hashlib
 from dataclasses import dataclass
 from typing import assert_never
 
-from assay.attest import claims, entry, p256, prehashed, statement
-from assay.attest.entry import Attestation, EnclaveSubmission, ReceiptEntry, Registration
+from assay.attest import claims, entry, p256, rekor_signature, statement
+from assay.attest.entry import Appraisal, Attestation, EnclaveSubmission, Entry, ReceiptEntry, Registration
 from assay.attest.hashedrekord import HashedRekord
-from assay.attest.prehashed import Verifier
 from assay.attest.quote import sgx
-from assay.attest.receipt import SignedReceipt
+from assay.attest.quote.sgx import QuoteV3
+from assay.attest.receipt import Receipt
+from assay.attest.rekor_signature import Signer
 from assay.attest.statement import Predicate, Provenance, Rebuild, Release, Statement
 from assay.tlog import merkle
 from assay.tlog.errors import MalformedError
@@ -24,7 +25,13 @@ Term = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Indexed:
-    """An entry's kind, its identity (32 bytes; two entries of one identity are the same entry) and its terms."""
+    """What is kept of a leaf for finding it.
+
+    Attributes:
+        kind: the leaf's kind.
+        identity: 32 bytes; two leaves of one identity are the same entry.
+        terms: different ones, in a fixed order.
+    """
 
     kind: str
     identity: bytes
@@ -32,88 +39,95 @@ class Indexed:
 
 
 def index_leaf(leaf: bytes) -> Indexed:
-    """Index a logged leaf. No signature is verified: the log that admitted it did that.
+    """The index of a leaf; nothing in it is verified, admission has done that.
 
     Raises:
-        MalformedError: not a leaf of a known kind.
+        MalformedError: no leaf that a log of ours holds.
     """
-    parsed = entry.parse_entry(leaf)
-    kind = entry.kind_of(parsed)
+    return index_entry(entry.parse_entry(leaf), leaf)
+
+
+def index_entry(parsed: Entry, leaf: bytes) -> Indexed:
+    """The index of a leaf that has been parsed.
+
+    Raises:
+        MalformedError: as :func:`index_leaf`.
+    """
     match parsed:
         case Attestation():
             said = statement.parse_statement(parsed.envelope.payload)
-            return Indexed(kind, merkle.leaf_hash(leaf), attestation_terms(parsed, said))
+            return index_attestation(parsed, said, leaf)
         case Registration():
-            evidence_id = sgx.parse_quote(parsed.evidence.quote).evidence_id
-            return Indexed(kind, enclave_identity(parsed.evidence, evidence_id), enclave_terms(parsed))
+            return index_registration(parsed, sgx.parse_quote(parsed.evidence.quote))
         case ReceiptEntry():
-            return Indexed(kind, parsed.signed.id, receipt_terms(parsed.signed))
+            return Indexed("receipt", parsed.signed.id, _receipt_terms(parsed.signed.receipt))
         case HashedRekord():
-            verifier = prehashed.parse_verifier(parsed.verifier, certificate=parsed.certificate)
-            return Indexed(kind, merkle.leaf_hash(leaf), hashedrekord_terms(parsed, verifier))
+            return index_hashedrekord(parsed, rekor_signature.signer_of(parsed), leaf)
         case EnclaveSubmission():
-            raise MalformedError("a submission without an appraisal is no leaf", code="unknown-kind")
+            raise MalformedError("an enclave's evidence without its appraisal is no leaf")
         case _:
             assert_never(parsed)
 
 
-def attestation_terms(attestation: Attestation, said: Statement) -> tuple[Term, ...]:
-    """By predicate, signers, subjects, and what the predicate names."""
+def index_attestation(attestation: Attestation, said: Statement, leaf: bytes) -> Indexed:
+    """The index of an attestation whose payload is the statement ``said``."""
     terms = [("kind", "attestation"), ("predicate", statement.predicate_type(said.predicate))]
     terms += [("signer", p256.signer_id(der)) for der in attestation.verifiers]
     terms += _subject_terms(said) + _predicate_terms(said.predicate)
-    return tuple(dict.fromkeys(terms))
+    return Indexed("attestation", merkle.leaf_hash(leaf), tuple(dict.fromkeys(terms)))
 
 
-def enclave_identity(evidence: claims.Evidence, evidence_id: str) -> bytes:
+def index_registration(registration: Registration, quote: QuoteV3) -> Indexed:
+    """The index of a registration whose evidence holds ``quote``."""
+    evidence, appraisal = registration.evidence, registration.appraisal
+    terms = _registration_terms(evidence, appraisal, quote)
+    return Indexed("enclave", enclave_identity(evidence, quote), terms)
+
+
+def enclave_identity(evidence: claims.Evidence, quote: QuoteV3) -> bytes:
     """SHA-256(evidence id ‖ digest of the claims).
 
     The same evidence under another spelling of its signature, or with other certificate text around it, is the
     same registration.
     """
-    return hashlib.sha256(bytes.fromhex(evidence_id) + evidence.claims.digest()).digest()
+    return hashlib.sha256(bytes.fromhex(quote.evidence_id) + evidence.claims.digest()).digest()
 
 
-def enclave_terms(registration: Registration) -> tuple[Term, ...]:
-    """By enclave, boot, measurement and platform."""
-    evidence = registration.evidence
-    report = sgx.parse_quote(evidence.quote).body
+def index_hashedrekord(parsed: HashedRekord, signer: Signer, leaf: bytes) -> Indexed:
+    """The index of an entry of Rekor's kind by ``signer``."""
+    terms: list[Term] = [("kind", "hashedrekord")]
+    if parsed.algorithm == "SHA2_256":
+        terms.append(("sha256", parsed.digest.hex()))
+    terms.append(("signer", signer.signer_id))
+    terms += [("identity", name) for name in signer.identities]
+    return Indexed("hashedrekord", merkle.leaf_hash(leaf), tuple(terms))
+
+
+def _registration_terms(evidence: claims.Evidence, appraisal: Appraisal, quote: QuoteV3) -> tuple[Term, ...]:
     return (
         ("kind", "enclave"),
         ("enclave", p256.signer_id(evidence.public_key)),
         ("boot", evidence.claims.boot_id.hex()),
-        ("mrenclave", report.mr_enclave.hex()),
-        ("mrsigner", report.mr_signer.hex()),
-        ("platform", registration.appraisal.platform),
+        ("mrenclave", quote.body.mr_enclave.hex()),
+        ("mrsigner", quote.body.mr_signer.hex()),
+        ("platform", appraisal.platform),
     )
 
 
-def receipt_terms(signed: SignedReceipt) -> tuple[Term, ...]:
-    """By enclave, boot, place in the boot's sequence, and registration."""
-    said = signed.receipt
+def _receipt_terms(receipt: Receipt) -> tuple[Term, ...]:
+    enclave, boot = receipt.enclave_id.hex(), receipt.boot_id.hex()
     return (
         ("kind", "receipt"),
-        ("enclave", said.enclave_id.hex()),
-        ("boot", said.boot_id.hex()),
-        ("sequence", f"{said.enclave_id.hex()}/{said.boot_id.hex()}/{said.sequence}"),
-        ("registration", said.registration.hex()),
+        ("enclave", enclave),
+        ("boot", boot),
+        ("sequence", f"{enclave}/{boot}/{receipt.sequence}"),
+        ("registration", receipt.registration.hex()),
     )
 
 
-def hashedrekord_terms(record: HashedRekord, verifier: Verifier) -> tuple[Term, ...]:
-    """By digest, key, and the identities in a certificate."""
-    digest = [("sha256", record.digest.hex())] if record.algorithm == "SHA2_256" else []
-    return (
-        ("kind", "hashedrekord"),
-        ("signer", p256.signer_id(verifier.spki)),
-        *digest,
-        *(("identity", name) for name in verifier.identities),
-    )
-
-
-def _subject_terms(said: Statement) -> list[Term]:
+def _subject_terms(verified: Statement) -> list[Term]:
     terms = []
-    for subject in said.subjects:
+    for subject in verified.subjects:
         if "sgxMrEnclave" in subject.digest:
             terms.append(("mrenclave", subject.digest["sgxMrEnclave"].hex()))
         if "sha256" in subject.digest:

@@ -11,21 +11,15 @@ import argparse
 import contextlib
 import hashlib
 import http.client
-import itertools
-import json
 import os
-import random
 import re
-import shutil
 import signal
 import socket
-import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +27,6 @@ import load
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
-from postgres import Postgres, find_postgres
 
 from assay.attest import dsse, entry, p256, statement
 from assay.attest.entry import Attestation

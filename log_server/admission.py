@@ -17,15 +17,15 @@ from assay.tlog.errors import MalformedError, UnavailableError, UntrustedError
 _OTHER_ROOT = frozenset({"wrong-root", "untrusted-chain"})
 """Codes of the quote verifier that mean: perhaps another root vouches for this quote."""
 
-_REMEMBER_MS = 1000
-_REMEMBER_SIGNERS = 4096
+_ABSENT_MS = 1000
+_MAX_ABSENT = 4096
 
 
 class State(Protocol):
     """What the rules must know of the entries already in the log."""
 
     def find_terms(self, terms: Mapping[str, str], *, limit: int | None = None) -> Sequence[int]:
-        """The indices of entries that have all these index terms."""
+        """The indices of entries that have all these index terms, ``limit`` of them at most."""
         ...
 
     def entry(self, index: int) -> bytes | None:
@@ -39,6 +39,34 @@ class AdmittedRoot:
 
     root: TrustedRoot
     provider: CollateralProvider
+
+
+class EnclaveKeys:
+    """Which keys are a registered enclave's.
+
+    A registration lasts, so a yes is kept. A no is kept for a second, so that a publisher who signs a thousand times
+    costs one look-up: an enclave signs nothing in the second in which it registers.
+    """
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._absent_until_ms: dict[str, int] = {}
+        self._present: set[str] = set()
+
+    def has(self, signer_id: str, *, now_ms: int) -> bool:
+        """Whether an enclave with this key is registered in the log."""
+        if signer_id in self._present:
+            return True
+        if now_ms < self._absent_until_ms.get(signer_id, 0) <= now_ms + _ABSENT_MS:
+            return False
+        # Receipts bear the term too, but only a registered enclave has any.
+        if self._state.find_terms({"enclave": signer_id}, limit=1):
+            self._present.add(signer_id)
+            return True
+        if len(self._absent_until_ms) >= _MAX_ABSENT:
+            self._absent_until_ms.clear()
+        self._absent_until_ms[signer_id] = now_ms + _ABSENT_MS
+        return False
 
 
 class Admission:
@@ -66,7 +94,7 @@ class Admission:
         self._roots = roots
         self._publishers = publishers
         self._state = state
-        self._no_enclaves: dict[str, int] = {}
+        self._enclaves = EnclaveKeys(state)
 
     def admit(self, data: bytes, *, now_ms: int) -> Admitted:
         """Parse and judge one submission; returns what to log.
@@ -90,9 +118,7 @@ class Admission:
             case ReceiptEntry():
                 return self._admit_receipt(parsed)
             case HashedRekord():
-                return admission.admit_hashedrekord(
-                    parsed, is_enclave=lambda signer: self._is_enclave(signer, now_ms=now_ms)
-                )
+                return self._admit_hashedrekord(parsed, now_ms=now_ms)
             case Registration():
                 raise MalformedError(
                     "the appraisal of an enclave is the log's to add", code="appraisal-submitted"
@@ -123,16 +149,14 @@ class Admission:
                 refusal = error
         raise refusal
 
-    def _is_enclave(self, signer: str, *, now_ms: int) -> bool:
-        """Whether an enclave registered with this key; that one has not is remembered for a second."""
-        if now_ms - self._no_enclaves.get(signer, -_REMEMBER_MS) < _REMEMBER_MS:
-            return False
-        if self._state.find_terms({"enclave": signer}, limit=1):
-            return True
-        if len(self._no_enclaves) >= _REMEMBER_SIGNERS:
-            self._no_enclaves.clear()
-        self._no_enclaves[signer] = now_ms
-        return False
+    def _admit_hashedrekord(self, rekord: HashedRekord, *, now_ms: int) -> Admitted:
+        admitted = admission.admit_hashedrekord(rekord)
+        (signer,) = (value for name, value in admitted.terms if name == "signer")
+        if self._enclaves.has(signer, now_ms=now_ms):
+            raise UntrustedError(
+                "the key is a registered enclave's, which signs nothing of this kind", code="enclave-key"
+            )
+        return admitted
 
     def _admit_receipt(self, receipt_entry: ReceiptEntry) -> Admitted:
         claims = receipt_entry.signed.receipt

@@ -6,7 +6,7 @@ from werkzeug.exceptions import HTTPException
 
 from assay.log_server.direct import HEADERS, Direct
 from assay.log_server.problem import NotFoundError, document, problem
-from assay.log_server.routes import entries, operate, pages, services
+from assay.log_server.routes import entries, operate, pages, rekor, services
 from assay.log_server.service import LogService
 from assay.tlog.errors import LogError
 
@@ -20,7 +20,7 @@ def create_app(log: LogService) -> Flask:
     app = Flask(__name__)
     app.jinja_options = {"trim_blocks": True, "lstrip_blocks": True}
     app.extensions[services.EXTENSION] = log
-    for blueprint in (entries.blueprint, operate.blueprint, pages.blueprint):
+    for blueprint in (entries.blueprint, rekor.blueprint, operate.blueprint, pages.blueprint):
         app.register_blueprint(blueprint)
     app.register_error_handler(LogError, _refused)
     app.register_error_handler(HTTPException, _http_error)
@@ -45,6 +45,8 @@ def _refused(error: LogError) -> Response:
 
 
 def _http_error(error: HTTPException) -> Response:
+    if request.path == rekor.PATH:  # no route was found, so that the blueprint's handler is not asked
+        return rekor.http_error(error)
     status = error.code or 500
     detail = error.description or "refused"
     if _wants_page():

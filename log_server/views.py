@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import assert_never
 
-from assay.attest import entry, jcs, p256, prehashed, statement
+from assay.attest import entry, jcs, p256, rekor_signature, statement
 from assay.attest.entry import Attestation, EnclaveSubmission, Entry, ReceiptEntry, Registration
-from assay.attest.hashedrekord import HashedRekord
+from assay.attest.hashedrekord import HashedRekord, VerifierKind
 from assay.attest.quote import sgx
 from assay.attest.statement import Provenance, Rebuild, Release, Statement
 from assay.tlog import merkle
@@ -103,19 +103,6 @@ def _platform(parsed: Entry, find: Callable[[Hash], bytes | None]) -> str | None
 
 
 _Decoded = tuple[str, str, tuple[Row, ...]]
-
-
-def _hashedrekord(record: HashedRekord) -> _Decoded:
-    verifier = prehashed.parse_verifier(record.verifier, certificate=record.certificate)
-    signer, digest = p256.signer_id(verifier.spki), record.digest.hex()
-    who = ", ".join(verifier.identities) or f"the key {signer[:16]}…"
-    rows = (
-        Row("digest", digest, ("sha256", digest) if record.algorithm == "SHA2_256" else None),
-        Row("algorithm", record.key_details),
-        Row("signed by", signer, ("signer", signer)),
-        *(Row("identity in the certificate", name, ("identity", name)) for name in verifier.identities),
-    )
-    return "hashedrekord", f"{who} signed something with this digest.", rows
 
 
 def _attestation(attestation: Attestation) -> _Decoded:
@@ -240,3 +227,20 @@ def _receipt(receipt_entry: ReceiptEntry) -> _Decoded:
     )
     sentence = "An enclave answered; what was asked and answered is only committed to here, under salts."
     return f"receipt {receipt.sequence} of enclave {enclave_id[:16]}…", sentence, rows
+
+
+def _hashedrekord(rekord: HashedRekord) -> _Decoded:
+    signer = rekor_signature.signer_of(rekord)
+    digest = rekord.digest.hex()
+    rows = (
+        Row(rekord.algorithm, digest, ("sha256", digest) if rekord.algorithm == "SHA2_256" else None),
+        Row("key", rekord.key_details),
+        Row("key in", rekord.verifier_kind.value),
+        Row("signed by", signer.signer_id, ("signer", signer.signer_id)),
+        *(Row("certificate names", name, ("identity", name)) for name in signer.identities),
+        Row("signature", rekord.signature.hex()),
+    )
+    sentence = f"The holder of key {signer.signer_id[:16]}… signed something with this hash."
+    if rekord.verifier_kind is VerifierKind.CERTIFICATE:
+        sentence += " Who issued the certificate is for its reader to check: this log does not."
+    return f"signature over {digest[:16]}…", sentence, rows

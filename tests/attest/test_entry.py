@@ -90,7 +90,7 @@ def test_members_of_an_entry_are_exactly_three(make, form):
             refuse({**value, "spec": {key: item for key, item in value["spec"].items() if key != member}})
 
 
-@pytest.mark.parametrize("kind", ["hashedrekord", "Attestation", "attestation ", "checkpoint", "release"])
+@pytest.mark.parametrize("kind", ["hashedRekord", "Attestation", "attestation ", "checkpoint", "release"])
 def test_unknown_kinds_are_refused_by_name(make, kind):
     assert refuse({**as_json(make, "attestation"), "kind": kind}).code == "unknown-kind"
 
