@@ -31,8 +31,15 @@ def log() -> None:
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--origin", required=True, help="The log's name: a plain host name, or host/path.")
 @click.option("--listen", default="127.0.0.1:8080", show_default=True, help="Address to serve on, HOST:PORT.")
+@click.option(
+    "--database",
+    default="log.db",
+    show_default=True,
+    help="SQLite's file, or postgresql+psycopg://... of an empty database.",
+)
+@click.option("--anchor", help="Where the anchor is: a file, or s3://BUCKET/KEY.  [default: ../DIR.anchor]")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def init(directory: Path, origin: str, listen: str, as_json: bool) -> None:
+def init(directory: Path, origin: str, listen: str, database: str, anchor: str | None, as_json: bool) -> None:
     """Make a new log in DIR: keys, configuration, an empty tree; its anchor beside DIR.
 
     The first checkpoint is signed when the log is first served, by when its witness policy must be written.
@@ -48,12 +55,18 @@ def init(directory: Path, origin: str, listen: str, as_json: bool) -> None:
     descriptor = os.open(directory / "log.key", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
         file.write(format_key_file(signers))
-    (directory / _FILE).write_text(_configuration(origin, listen, anchor=f"../{directory.name}.anchor"))
+    place = anchor or f"../{directory.name}.anchor"
+    (directory / _FILE).write_text(_configuration(origin, listen, database=database, anchor=place))
     config = configuration.load(directory / _FILE)
     store = open_store(config, folder=directory)
     migrations.upgrade(store.engine)
-    anchor = open_anchor(config.anchor, folder=directory)
-    initialise(store, anchor, signers=signers, now_ms=now_ms(), published=False)
+    initialise(
+        store,
+        open_anchor(config.anchor, folder=directory),
+        signers=signers,
+        now_ms=now_ms(),
+        published=False,
+    )
     store.close()
     _report(directory, origin, [str(signer.verifier) for signer in signers], as_json=as_json)
 
@@ -89,11 +102,11 @@ def serve(directory: Path | None, file: Path | None, listen: str | None, workers
     )
 
 
-def _configuration(origin: str, listen: str, *, anchor: str) -> str:
+def _configuration(origin: str, listen: str, *, database: str, anchor: str) -> str:
     return (
         f"origin = {json.dumps(origin)}\n"
         'key = "log.key"\n'
-        'database = "log.db"\n'
+        f"database = {json.dumps(database)}\n"
         f"anchor = {json.dumps(anchor)}   # keep it on another disk than this directory\n"
         f"listen = {json.dumps(listen)}\n"
         "\n"

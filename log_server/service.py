@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,31 +77,34 @@ class LogService:
         self.signers = wiring.read_signers(folder / config.key, origin=config.origin)
         self.policy = wiring.read_witness_policy(config, folder=folder)
         self.store = wiring.open_store(config, folder=folder)
-        self._require_own_database()
-        anchor = anchors.open_anchor(config.anchor, folder=folder)
-        anchors.verify_not_behind(
-            self.store, anchor.read(), log_keys=self.log_keys, whose=f"the anchor {anchor.name}"
-        )
-        self._anchoring = Anchoring(anchor, self.store)
-        self._anchoring.cover(self.store.latest())  # after a crash between commit and anchor it follows
-        self._clients = [
-            WitnessClient(witness, store=self.store, timeout_s=config.witnesses.request_timeout_s)
-            for witness in (witnesses_of(self.policy) if self.policy else ())
-        ]
-        self._verify_not_behind_witnesses()
-        self._admission = wiring.open_admission(config, folder=folder, store=self.store)
-        self.sequencer = Sequencer(
-            store=self.store,
-            anchoring=self._anchoring,
-            signers=self.signers,
-            limits=config.sequencer,
-            now_ms=now_ms,
-            publish_at_once=self.policy is None,
-            signed=self._signed,
-            observer=_Nobody(),
-        )
-        self.publisher = None if self.policy is None else self._publisher(self.policy)
-        self._roles = [] if self.publisher is None else [self._role("publisher", self.publisher)]
+        with ExitStack() as opened:
+            opened.callback(self.store.close)
+            self._require_own_database()
+            anchor = anchors.open_anchor(config.anchor, folder=folder)
+            anchors.verify_not_behind(
+                self.store, anchor.read(), log_keys=self.log_keys, whose=f"the anchor {anchor.name}"
+            )
+            self._anchoring = Anchoring(anchor, self.store)
+            self._anchoring.cover(self.store.latest())  # after a crash between commit and anchor it follows
+            self._clients = [
+                WitnessClient(witness, store=self.store, timeout_s=config.witnesses.request_timeout_s)
+                for witness in (witnesses_of(self.policy) if self.policy else ())
+            ]
+            self._verify_not_behind_witnesses()
+            self._admission = wiring.open_admission(config, folder=folder, store=self.store)
+            self.sequencer = Sequencer(
+                store=self.store,
+                anchoring=self._anchoring,
+                signers=self.signers,
+                limits=config.sequencer,
+                now_ms=now_ms,
+                publish_at_once=self.policy is None,
+                signed=self._signed,
+                observer=_Nobody(),
+            )
+            self.publisher = None if self.policy is None else self._publisher(self.policy)
+            self._roles = [] if self.publisher is None else [self._role("publisher", self.publisher)]
+            opened.pop_all()
 
     @property
     def log_keys(self) -> tuple[VerifierKey, ...]:

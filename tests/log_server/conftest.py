@@ -1,8 +1,10 @@
 """A log in a folder, witnesses that can be stopped, entries to submit, and the independent reader."""
 
 import importlib.util
+import os
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -178,14 +180,43 @@ class Log:
         return [str(key) for key in self.service.log_keys]
 
 
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Any]:
+    """A PostgreSQL server of this test process; skips by name where none is installed."""
+    path = Path(__file__).parents[1] / "postgres.py"
+    spec = importlib.util.spec_from_file_location("postgres_for_tests", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    programs = module.find_postgres()
+    if programs is None:
+        if os.environ.get("ASSAY_REQUIRE_VECTORS") == "1":
+            pytest.fail("PostgreSQL is not installed")
+        pytest.skip("PostgreSQL is not installed")
+    server = module.Postgres(programs)
+    server.start()
+    yield server
+    server.remove()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest) -> str:
+    """What a log's ``database`` may be: a file, or a new database on a server."""
+    if request.param == "sqlite":
+        return "log.db"
+    url: str = request.getfixturevalue("postgres").create(f"log_{uuid.uuid4().hex}")
+    return url
+
+
 @pytest.fixture
 def make_log(tmp_path: Path) -> Iterator[Callable[..., Log]]:
     """Makes logs: with how many witnesses, and what else stands in their configuration."""
     made: list[Log] = []
 
-    def make(*, witnesses: int = 0, extra: str = "") -> Log:
+    def make(*, witnesses: int = 0, extra: str = "", database: str = "log.db") -> Log:
         folder = tmp_path / f"log{len(made)}"
-        assert cli.main(["log", "init", str(folder), "--origin", ORIGIN]) == 0
+        assert cli.main(["log", "init", str(folder), "--origin", ORIGIN, "--database", database]) == 0
         log = Log(folder, [])
         with log.file.open("a") as file:
             file.write(extra)

@@ -42,8 +42,8 @@ def submit_all(log, numbers, make):
     return indices
 
 
-def test_an_independent_reader_reads_every_size_it_is_grown_to(make_log, entry_maker, audit):
-    log = make_log()
+def test_an_independent_reader_reads_every_size_it_is_grown_to(make_log, database, entry_maker, audit):
+    log = make_log(database=database)
     log.open()
     client, chance = log.client(), random.Random(7)
     fetch, submitted = fetcher(client), 0
@@ -58,8 +58,8 @@ def test_an_independent_reader_reads_every_size_it_is_grown_to(make_log, entry_m
             assert entries[index] == entry_maker(number)
 
 
-def test_partial_tiles_of_every_earlier_checkpoint_stay_readable(make_log, entry_maker, audit):
-    log = make_log()
+def test_partial_tiles_of_every_earlier_checkpoint_stay_readable(make_log, database, entry_maker, audit):
+    log = make_log(database=database)
     log.open()
     client = log.client()
     for number in range(20):
@@ -68,8 +68,8 @@ def test_partial_tiles_of_every_earlier_checkpoint_stay_readable(make_log, entry
         audit.check(fetcher(client), stored.note, log.vkeys)
 
 
-def test_the_same_entry_again_is_success_with_the_same_index(make_log, entry_maker):
-    log = make_log()
+def test_the_same_entry_again_is_success_with_the_same_index(make_log, database, entry_maker):
+    log = make_log(database=database)
     log.open()
     client = log.client()
     first = client.post("/api/v1/entries", data=entry_maker(1))
@@ -79,8 +79,8 @@ def test_the_same_entry_again_is_success_with_the_same_index(make_log, entry_mak
     assert tlog_proof.parse_proof(again.json["proof"].encode()).index == first.json["index"]
 
 
-def test_twenty_identical_submissions_at_once_are_one_entry(make_log, entry_maker):
-    log = make_log()
+def test_twenty_identical_submissions_at_once_are_one_entry(make_log, database, entry_maker):
+    log = make_log(database=database)
     log.open()
     results = []
 
@@ -118,8 +118,8 @@ def test_a_failed_commit_acknowledges_nothing_and_the_next_works(
     assert len(audit.check(fetcher(client), fetcher(client)("/checkpoint"), log.vkeys)[2]) == 2
 
 
-def test_no_proof_leaves_before_its_anchor(make_log, entry_maker, monkeypatch):
-    log = make_log()
+def test_no_proof_leaves_before_its_anchor(make_log, database, entry_maker, monkeypatch):
+    log = make_log(database=database)
     service = log.open()
     anchored = log.anchor.read_bytes()
 
@@ -137,8 +137,8 @@ def test_no_proof_leaves_before_its_anchor(make_log, entry_maker, monkeypatch):
     assert b"\n1\n" in log.anchor.read_bytes()
 
 
-def test_a_start_lets_the_anchor_catch_up_with_the_database(make_log, entry_maker):
-    log = make_log()
+def test_a_start_lets_the_anchor_catch_up_with_the_database(make_log, database, entry_maker):
+    log = make_log(database=database)
     before = log.anchor.read_bytes()
     log.open().submit(entry_maker(0), witnessed=False)
     log.close()
@@ -184,8 +184,8 @@ def test_another_history_of_the_same_size_is_refused(make_log, entry_maker, tmp_
         log.open()
 
 
-def test_a_missing_anchor_is_not_a_fresh_log(make_log):
-    log = make_log()
+def test_a_missing_anchor_is_not_a_fresh_log(make_log, database):
+    log = make_log(database=database)
     log.anchor.unlink()
     with pytest.raises(OSError):
         log.open()
@@ -296,8 +296,8 @@ def test_a_full_queue_pushes_back(make_log, entry_maker, monkeypatch):
         thread.join()
 
 
-def test_two_services_on_one_database_take_turns_and_never_fork(make_log, entry_maker, audit):
-    log = make_log()
+def test_two_services_on_one_database_take_turns_and_never_fork(make_log, database, entry_maker, audit):
+    log = make_log(database=database)
     first = log.open()
     second = LogService(configuration.load(log.file), folder=log.folder)
     second.start()
