@@ -49,6 +49,8 @@ def serve_wsgi(factory: str, *, listen: str, threads: int, workers: int = 1) -> 
     """
     host, port = parse_address(listen)
     _require_free(host, port)
+    # A hundred threads would each keep a heap of their own; the workers' allocator reads this when they start.
+    os.environ.setdefault("MALLOC_ARENA_MAX", "2")
     Granian(
         factory,
         address=host,

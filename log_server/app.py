@@ -6,7 +6,7 @@ from werkzeug.exceptions import HTTPException
 
 from assay.log_server.direct import HEADERS, Direct
 from assay.log_server.problem import NotFoundError, document, problem
-from assay.log_server.routes import entries, operate, pages, rekor, services
+from assay.log_server.routes import batch, entries, operate, pages, rekor, services
 from assay.log_server.service import LogService
 from assay.tlog.errors import LogError
 
@@ -20,8 +20,8 @@ def create_app(log: LogService) -> Flask:
     app = Flask(__name__)
     app.jinja_options = {"trim_blocks": True, "lstrip_blocks": True}
     app.extensions[services.EXTENSION] = log
-    for blueprint in (entries.blueprint, rekor.blueprint, operate.blueprint, pages.blueprint):
-        app.register_blueprint(blueprint)
+    for part in (batch, entries, rekor, operate, pages):
+        app.register_blueprint(part.blueprint)
     app.register_error_handler(LogError, _refused)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(Exception, _internal_error)

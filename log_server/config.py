@@ -78,7 +78,7 @@ class Config(BaseSettings):
     anchor: str
     listen: str = "127.0.0.1:8080"
     workers: int = Field(default=1, ge=1, le=64)
-    threads: int = Field(default=64, ge=1, le=1024)
+    threads: int = Field(default=96, ge=1, le=1024)
     witnessed_timeout_s: float = Field(default=5.0, gt=0, le=60)
     admission: AdmissionSection = AdmissionSection()
     witnesses: WitnessSection = WitnessSection()
