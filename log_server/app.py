@@ -1,25 +1,35 @@
 """The application: the one place that wires routes to a log."""
 
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
 import structlog
 from flask import Flask, Response, render_template, request
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, NotFound
+from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
 from assay.log_server.direct import HEADERS, Direct
 from assay.log_server.problem import NotFoundError, document, problem
 from assay.log_server.routes import batch, entries, operate, pages, rekor, services
 from assay.log_server.service import LogService
+from assay.log_server.tokens import TokenFile
 from assay.tlog.errors import LogError
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
 
 _log = structlog.get_logger("http")
 
 _HTTP_CODES = {404: "not-found", 405: "method", 413: "too-large"}
 
 
-def create_app(log: LogService) -> Flask:
+def create_app(log: LogService, *, tokens: TokenFile | None = None) -> Flask:
     """The WSGI application of one log, whose threads the caller starts and stops."""
     app = Flask(__name__)
     app.jinja_options = {"trim_blocks": True, "lstrip_blocks": True}
     app.extensions[services.EXTENSION] = log
+    app.extensions[services.TOKENS] = tokens
+    app.context_processor(lambda: {"root": request.script_root})
     for part in (batch, entries, rekor, operate, pages):
         app.register_blueprint(part.blueprint)
     app.register_error_handler(LogError, _refused)
@@ -28,6 +38,14 @@ def create_app(log: LogService) -> Flask:
     app.after_request(_headers)
     app.wsgi_app = Direct(app.wsgi_app, log)  # type: ignore[method-assign]
     return app
+
+
+def mount(logs: Mapping[str, "WSGIApplication"]) -> "WSGIApplication":
+    """The application of several logs: path prefix -> log; the one without a prefix answers the rest."""
+    if set(logs) == {""}:
+        return logs[""]
+    rest = {prefix: log for prefix, log in logs.items() if prefix}
+    return DispatcherMiddleware(logs.get("", NotFound()), rest)
 
 
 def _wants_page() -> bool:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,17 +10,17 @@ import click
 
 from assay.fetch import serving
 from assay.log_server import config as configuration
-from assay.log_server import migrations, worker
+from assay.log_server import metrics, migrations, operate_cli, worker
 from assay.log_server.anchor import open_anchor
 from assay.log_server.sequencer import initialise
-from assay.log_server.service import LogService, now_ms
+from assay.log_server.service import now_ms
 from assay.log_server.wiring import open_store
 from assay.tlog.checkpoint import Checkpoint
 from assay.tlog.errors import MalformedError
 from assay.tlog.keys import KeyType, SignerKey, format_key_file
 from assay.tlog.merkle import EMPTY_ROOT
 
-_FILE = "log.toml"
+_FILE = operate_cli.FILE
 
 
 @click.group()
@@ -73,33 +74,54 @@ def init(directory: Path, origin: str, listen: str, database: str, anchor: str |
 
 @log.command()
 @click.option(
-    "--dir", "directory", type=click.Path(path_type=Path, file_okay=False), help="The log's directory."
+    "--dir",
+    "directories",
+    multiple=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    help="A log's directory; several for several logs in one server.",
 )
 @click.option(
-    "--config", "file", type=click.Path(path_type=Path, dir_okay=False), help="Its log.toml, if elsewhere."
+    "--config",
+    "files",
+    multiple=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="A log's log.toml, if elsewhere.",
 )
-@click.option("--listen", help="Address to serve on, HOST:PORT, instead of the configured one.")
+@click.option("--listen", help="Address to serve on, HOST:PORT, instead of the first log's.")
 @click.option("--workers", type=click.IntRange(1, 64), help="Processes that share the work.")
-def serve(directory: Path | None, file: Path | None, listen: str | None, workers: int | None) -> None:
-    """Serve a log until it is stopped."""
-    if directory is None and file is None:
+def serve(
+    directories: tuple[Path, ...], files: tuple[Path, ...], listen: str | None, workers: int | None
+) -> None:
+    """Serve logs until stopped; a log whose origin is host/path is found under /path."""
+    paths = [file.absolute() for file in (*(folder / _FILE for folder in directories), *files)]
+    if not paths:
         raise click.UsageError("give --dir or --config")
-    path = (file or Path(str(directory)) / _FILE).absolute()
-    if not path.is_file():
-        raise click.UsageError(f"{path}: no such file; 'assay log init' makes a log")
-    config = configuration.load(path)
-    address = listen or config.listen
+    for path in paths:
+        if not path.is_file():
+            raise click.UsageError(f"{path}: no such file; 'assay log init' makes a log")
+    configs = worker.read_configs(paths)
+    address = listen or configs[0].listen
     serving.parse_address(address)
-    store = open_store(config, folder=path.parent)
-    migrations.upgrade(store.engine)
-    store.close()
-    # Everything that can be refused is refused here, where the message reaches the operator.
-    LogService(config, folder=path.parent).store.close()
-    os.environ[worker.CONFIG_VARIABLE] = str(path)
-    click.echo(f"serving {config.origin} on http://{address}/", err=True)
-    serving.serve_wsgi(
-        worker.FACTORY, listen=address, threads=config.threads, workers=workers or config.workers
-    )
+    for path, config in zip(paths, configs, strict=True):
+        store = open_store(config, folder=path.parent)
+        migrations.upgrade(store.engine)
+        store.close()
+        # Everything that can be refused is refused here, where the message reaches the operator.
+        worker.open_log(path, config).store.close()
+    os.environ[worker.CONFIG_VARIABLE] = os.pathsep.join(map(str, paths))
+    click.echo(f"serving {', '.join(config.origin for config in configs)} on http://{address}/", err=True)
+    with tempfile.TemporaryDirectory(prefix="assay-metrics-") as counters:
+        os.environ[metrics.DIRECTORY_VARIABLE] = counters
+        serving.serve_wsgi(
+            worker.FACTORY,
+            listen=address,
+            threads=configs[0].threads,
+            workers=workers or configs[0].workers,
+        )
+
+
+for command in (operate_cli.check, operate_cli.freeze, operate_cli.token):
+    log.add_command(command)
 
 
 def _configuration(origin: str, listen: str, *, database: str, anchor: str) -> str:

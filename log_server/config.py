@@ -6,7 +6,7 @@ be the default.
 
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -62,6 +62,30 @@ class SequencerSection(_Section):
     max_queue: int = Field(default=8192, ge=1)
 
 
+class AccessSection(_Section):
+    """API tokens, which guard the log's capacity and nothing else."""
+
+    tokens: str = "tokens.toml"
+    require_token: bool = False
+
+
+class LimitsSection(_Section):
+    """How much one client may ask, 0 for no limit; where a proxy of ours stands in front, how many do."""
+
+    reads_per_minute: int = Field(default=0, ge=0)
+    writes_per_minute: int = Field(default=0, ge=0)
+    token_writes_per_minute: int = Field(default=0, ge=0)
+    trusted_proxies: int = Field(default=0, ge=0, le=8)
+
+
+class LoggingSection(_Section):
+    """What is written to stderr, and how: JSON unless that is a terminal."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "json", "text"] = "auto"
+    access: bool = False
+
+
 class Config(BaseSettings):
     """A log's configuration.
 
@@ -83,6 +107,15 @@ class Config(BaseSettings):
     admission: AdmissionSection = AdmissionSection()
     witnesses: WitnessSection = WitnessSection()
     sequencer: SequencerSection = SequencerSection()
+    access: AccessSection = AccessSection()
+    limits: LimitsSection = LimitsSection()
+    logging: LoggingSection = LoggingSection()
+
+    @property
+    def path_prefix(self) -> str:
+        """Where the log is beside others of its process: the path of its origin, empty for a plain host name."""
+        _, slash, path = self.origin.partition("/")
+        return slash + path
 
     @classmethod
     def settings_customise_sources(

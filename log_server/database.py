@@ -36,13 +36,16 @@ class Database:
     """
 
     def __init__(self, url: str) -> None:
-        if url.startswith("sqlite"):
-            self.engine = _sqlite(url, connections=2, cache_kib=_WRITE_CACHE_KIB)
-            readers = _sqlite(url, connections=_READERS, cache_kib=_READ_CACHE_KIB)
-        else:
-            self.engine = readers = create_engine(url, pool_pre_ping=True, pool_size=_READERS, max_overflow=0)
-        # One statement a read: nothing to begin and nothing to roll back.
-        self._reads = readers.execution_options(isolation_level="AUTOCOMMIT")
+        make = _sqlite if url.startswith("sqlite") else _postgresql
+        self.engine = make(url, connections=2, cache_kib=_WRITE_CACHE_KIB)
+        # One statement a read: nothing to begin, and nothing to roll back when the connection is given back.
+        self._reads = make(
+            url,
+            connections=_READERS,
+            cache_kib=_READ_CACHE_KIB,
+            isolation_level="AUTOCOMMIT",
+            pool_reset_on_return=None,
+        )
 
     @property
     def file(self) -> Path | None:
@@ -115,8 +118,14 @@ def insert_rows(connection: Connection, table: Table, rows: Sequence[Mapping[str
 _COPY_TYPES = {"BigInteger": "int8", "Integer": "int4", "LargeBinary": "bytea", "String": "varchar"}
 
 
-def _sqlite(url: str, *, connections: int, cache_kib: int) -> Engine:
-    engine = create_engine(url, connect_args={"timeout": 30}, pool_size=connections, max_overflow=0)
+def _postgresql(url: str, *, connections: int, cache_kib: int, **options: Any) -> Engine:
+    return create_engine(url, pool_pre_ping=True, pool_size=connections, max_overflow=0, **options)
+
+
+def _sqlite(url: str, *, connections: int, cache_kib: int, **options: Any) -> Engine:
+    engine = create_engine(
+        url, connect_args={"timeout": 30}, pool_size=connections, max_overflow=0, **options
+    )
 
     @event.listens_for(engine, "connect")
     def prepare(connection: Any, _record: Any) -> None:
@@ -129,11 +138,13 @@ def _sqlite(url: str, *, connections: int, cache_kib: int) -> Engine:
         cursor.execute(f"PRAGMA cache_size=-{cache_kib}")
         cursor.close()
 
+    if "isolation_level" in options:
+        return engine
+
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
         # IMMEDIATE takes the write lock before anything is read; a later upgrade could fail half-way.
-        options = connection.get_execution_options()
-        if options.get("isolation_level") != "AUTOCOMMIT":
-            connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get(_WRITES) else "BEGIN")
+        writes = connection.get_execution_options().get(_WRITES)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine

@@ -1,9 +1,10 @@
 """Node hashes from stored tiles: what proofs and roots are computed from.
 
-A tile is folded at most once: its hashes, the hashes of their pairs, and so on up. One reader serves all
-proofs of a batch from the same few tiles.
+A tile is folded once: its hashes, the hashes of their pairs, and so on up. One reader serves all proofs of a
+batch from the same few tiles.
 """
 
+import functools
 import threading
 from collections.abc import Callable, Mapping, Sequence
 
@@ -29,8 +30,9 @@ class TileHashes:
 
     def __init__(self, read_tile: ReadTile, *, known: Mapping[Place, bytes] | None = None) -> None:
         self._read_tile = read_tile
-        self._rows = {(*place, 0): _split(content) for place, content in (known or {}).items()}
-        self._filling = threading.RLock()
+        self._tiles = dict(known or {})
+        self._folded: dict[Place, tuple[list[Hash], ...]] = {}
+        self._filling = threading.Lock()
 
     def read_from(self, read_tile: ReadTile) -> None:
         """Take from there what is still missing: a transaction's reader outlives the transaction."""
@@ -43,26 +45,28 @@ class TileHashes:
     def _read(self, node: Node) -> Hash:
         level, height = divmod(node.level, 8)
         index, offset = divmod(node.index, TILE_WIDTH >> height)
-        row = self._rows.get((level, index, height)) or self._fill(level, index, height)
-        if offset >= len(row):
+        rows = self._folded.get((level, index)) or self._fill((level, index))
+        if offset >= len(rows[height]):
             raise AssertionError(f"the stored tiles do not hold node {node}")
-        return row[offset]
+        return rows[height][offset]
 
-    def _fill(self, level: int, index: int, height: int) -> list[Hash]:
-        """The complete nodes that many levels above a tile's own hashes; of many threads one does the work."""
+    def _fill(self, place: Place) -> tuple[list[Hash], ...]:
+        """Read and fold a tile; of many threads that miss the same one, one does the work."""
         with self._filling:
-            row = self._rows.get((level, index, height))
-            if row is None:
-                row = self._fold(level, index, height)
-                self._rows[level, index, height] = row
-            return row
-
-    def _fold(self, level: int, index: int, height: int) -> list[Hash]:
-        if height == 0:
-            return _split(self._read_tile(level, index) or b"")
-        below = self._fill(level, index, height - 1)
-        return [merkle.node_hash(below[at], below[at + 1]) for at in range(0, len(below) - 1, 2)]
+            if place not in self._folded:
+                content = self._tiles.pop(place, None) or self._read_tile(*place) or b""
+                self._folded[place] = _fold(content)
+            return self._folded[place]
 
 
-def _split(content: bytes) -> list[Hash]:
-    return [Hash(content[at : at + 32]) for at in range(0, len(content), 32)]
+@functools.lru_cache(maxsize=128)
+def _fold(content: bytes) -> tuple[list[Hash], ...]:
+    """A tile's complete nodes, 0 to 7 levels above its own hashes.
+
+    The last tiles are remembered by their content: every proof needs the few above the bottom row.
+    """
+    rows = [[Hash(content[at : at + 32]) for at in range(0, len(content), 32)]]
+    for _ in range(7):
+        below = rows[-1]
+        rows.append([merkle.node_hash(below[at], below[at + 1]) for at in range(0, len(below) - 1, 2)])
+    return tuple(rows)

@@ -15,7 +15,7 @@ from assay.tlog.errors import LogError, MalformedError, StaleError, UnavailableE
 CONTENT_TYPE = "application/problem+json"
 RETRY_AFTER_S = 1
 
-_STATUS_BY_CODE = {"too-large": 413}
+_STATUS_BY_CODE = {"too-large": 413, "token": 401, "rate-limited": 429}
 _STATUS_BY_KIND = ((MalformedError, 400), (UntrustedError, 403), (StaleError, 403), (UnavailableError, 503))
 
 
@@ -65,11 +65,17 @@ def problem(error: LogError) -> Response:
     """The response that says why a request was refused."""
     extra = error.known if isinstance(error, QuorumUnavailableError) else {}
     response = document(status_of(error), code=error.code, detail=str(error), extra=extra)
-    if response.status_code == 503:
-        response.headers["Retry-After"] = str(RETRY_AFTER_S)
-    if response.status_code == 405:
-        response.headers["Allow"] = "GET, HEAD, OPTIONS"
+    response.headers.update(headers_of(error, response.status_code))
     return response
+
+
+def headers_of(error: LogError, status: int) -> dict[str, str]:
+    """What HTTP wants beside a status: when to come again, how to be let in, what else would work."""
+    if status in (429, 503):
+        return {"Retry-After": str(getattr(error, "retry_after_s", RETRY_AFTER_S))}
+    if status == 401:
+        return {"WWW-Authenticate": 'Bearer realm="assay"'}
+    return {"Allow": "GET, HEAD, OPTIONS"} if status == 405 else {}
 
 
 def document(status: int, *, code: str, detail: str, extra: Mapping[str, Any] | None = None) -> Response:

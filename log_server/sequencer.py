@@ -172,6 +172,7 @@ class Sequencer:
         self._signed = signed
         self._observer = observer
         self._halted: InconsistentError | None = None
+        self._trouble: LogError | None = None
         self._queue = _Queue(limits.max_queue)
         self._thread = threading.Thread(target=self._run, name="sequencer", daemon=True)
 
@@ -183,6 +184,15 @@ class Sequencer:
         """Finish what is queued, then end."""
         self._queue.close()
         self._thread.join()
+
+    def verify_working(self) -> None:
+        """Check that the last batch, if there was one, could be stored.
+
+        Raises:
+            LogError: it could not; what is wrong then.
+        """
+        if self._trouble is not None:
+            raise self._trouble
 
     @property
     def queued(self) -> int:
@@ -215,6 +225,7 @@ class Sequencer:
             # Whatever went wrong, nothing is acknowledged; the database decides what is in.
             self._failed(taken or self._take(), error)
             return
+        self._trouble = None
         self._observer.batch_committed(sum(map(len, results)), time.perf_counter() - began)
         for group, result in zip(taken, results, strict=True):
             group.result.set_result(result)
@@ -230,6 +241,7 @@ class Sequencer:
             return
         _log.error("batch failed", entries=sum(len(group.admitted) for group in groups), exc_info=error)
         answer = error if isinstance(error, LogError) else _not_stored()
+        self._trouble = None if isinstance(answer, FrozenError) else answer
         for group in groups:
             group.result.set_exception(answer)
 

@@ -11,8 +11,9 @@ import structlog
 from assay.attest.admission import Admitted
 from assay.log_server import anchor as anchors
 from assay.log_server import wiring
-from assay.log_server.anchor import Anchoring
+from assay.log_server.anchor import Anchor, Anchoring
 from assay.log_server.config import Config
+from assay.log_server.metrics import Metrics
 from assay.log_server.problem import NotFoundError, QuorumUnavailableError
 from assay.log_server.roles import Role
 from assay.log_server.sequencer import Sequenced, Sequencer
@@ -74,6 +75,7 @@ class LogService:
 
     def __init__(self, config: Config, *, folder: Path) -> None:
         self.config = config
+        self.metrics = Metrics(config.origin)
         self.signers = wiring.read_signers(folder / config.key, origin=config.origin)
         self.policy = wiring.read_witness_policy(config, folder=folder)
         self.store = wiring.open_store(config, folder=folder)
@@ -82,7 +84,7 @@ class LogService:
             self._require_own_database()
             anchor = anchors.open_anchor(config.anchor, folder=folder)
             anchors.verify_not_behind(
-                self.store, anchor.read(), log_keys=self.log_keys, whose=f"the anchor {anchor.name}"
+                self.store, _read(anchor), log_keys=self.log_keys, whose=f"the anchor {anchor.name}"
             )
             self._anchoring = Anchoring(anchor, self.store)
             self._anchoring.cover(self.store.latest())  # after a crash between commit and anchor it follows
@@ -100,7 +102,7 @@ class LogService:
                 now_ms=now_ms,
                 publish_at_once=self.policy is None,
                 signed=self._signed,
-                observer=_Nobody(),
+                observer=self.metrics,
             )
             self.publisher = None if self.policy is None else self._publisher(self.policy)
             self._roles = [] if self.publisher is None else [self._role("publisher", self.publisher)]
@@ -152,7 +154,9 @@ class LogService:
         """
         if witnessed and self.publisher is None:
             raise MalformedError("this log's quorum is none: there is nothing to wait for", code="no-quorum")
-        admitted = self._admission.admit(data, now_ms=now_ms())
+        admitted = self._judge(data)
+        if isinstance(admitted, LogError):
+            raise admitted
         (sequenced,) = self._sequence([admitted])
         integrated = self._submitted(sequenced, admitted)
         if not witnessed:
@@ -182,15 +186,19 @@ class LogService:
         try:
             return self._admission.admit(data, now_ms=now_ms())
         except LogError as error:
+            self.metrics.submitted("", error.code)
             return error
 
     def _sequence(self, admitted: Sequence[Admitted]) -> list[Sequenced]:
         try:
-            return self.sequencer.submit(admitted).result(timeout=_COMMIT_TIMEOUT_S)
+            results = self.sequencer.submit(admitted).result(timeout=_COMMIT_TIMEOUT_S)
         except TimeoutError as error:
             raise UnavailableError(
                 "the log did not answer for the entry in time; submitting it again is safe", code="not-stored"
             ) from error
+        for item, result in zip(admitted, results, strict=True):
+            self.metrics.submitted(item.kind, "new" if result.new else "duplicate")
+        return results
 
     def wait_published(self, index: int, *, timeout_s: float) -> StoredCheckpoint | None:
         """The smallest published checkpoint that covers an entry; None if the witnesses take too long."""
@@ -280,14 +288,15 @@ class LogService:
                 )
 
 
-class _Nobody:
-    """Counts nothing."""
-
-    def batch_committed(self, entries: int, seconds: float) -> None:
-        """Nothing."""
-
-    def pushed_back(self) -> None:
-        """Nothing."""
+def _read(anchor: Anchor) -> bytes:
+    """The anchored note; one that is missing is never taken for "nothing signed yet"."""
+    try:
+        return anchor.read()
+    except FileNotFoundError as error:
+        raise UntrustedError(
+            f"the anchor {anchor.name} is missing; bring it back. Without it nobody knows what this log has signed",
+            code="no-anchor",
+        ) from error
 
 
 def _verify_own(batch: Batch, log_keys: tuple[VerifierKey, ...]) -> None:

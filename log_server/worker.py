@@ -1,31 +1,89 @@
-"""The worker process of a log: the service with its threads, behind the application."""
+"""A worker process: one or several logs with their threads, behind one application."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
-from flask import Flask
+from sqlalchemy.exc import SQLAlchemyError
 
 from assay.fetch.serving import end_with_parent
 from assay.log_server import config as configuration
-from assay.log_server.app import create_app
+from assay.log_server import logs
+from assay.log_server.app import create_app, mount
+from assay.log_server.config import Config
+from assay.log_server.front import Front
 from assay.log_server.service import LogService
-from assay.tlog.errors import LogError
+from assay.log_server.tokens import TokenFile
+from assay.tlog.errors import LogError, MalformedError, UnavailableError
 
-CONFIG_VARIABLE = "ASSAY_LOG_CONFIG_FILE"
-"""How the worker is told which configuration to read."""
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
+
+CONFIG_VARIABLE = "ASSAY_LOG_CONFIG_FILES"
+"""How the worker is told which configurations to read: paths with the separator of PATH between them."""
 
 FACTORY = "assay.log_server.worker:make_app"
 
 
-def make_app() -> Flask:
-    """Open the log, start its threads, and make its application."""
+def make_app() -> "WSGIApplication":
+    """Open the logs, start their threads, and make the application."""
     end_with_parent()
-    config_file = Path(os.environ[CONFIG_VARIABLE])
     try:
-        log = LogService(configuration.load(config_file), folder=config_file.parent)
+        return open_logs([Path(name) for name in os.environ[CONFIG_VARIABLE].split(os.pathsep)])
     except LogError as error:
         click.echo(f"error[{error.code}]: {error}", err=True)
         raise SystemExit(1) from error
-    log.start()
-    return create_app(log)
+
+
+def open_logs(files: Sequence[Path]) -> "WSGIApplication":
+    """The application of all the logs, each under its prefix, started.
+
+    Raises:
+        LogError: one of them must not run.
+    """
+    configs = read_configs(files)
+    logs.configure(configs[0].logging)
+    mounted = {}
+    for file, config in zip(files, configs, strict=True):
+        log = open_log(file, config)
+        log.start()
+        tokens = TokenFile(file.parent / config.access.tokens)
+        mounted[config.path_prefix] = Front(create_app(log, tokens=tokens), config=config, tokens=tokens)
+    return mount(mounted)
+
+
+def read_configs(files: Sequence[Path]) -> list[Config]:
+    """The configurations of logs that are to share a process.
+
+    Raises:
+        MalformedError: one cannot be read, or two share an origin, a key file, a database or a prefix.
+    """
+    configs = [configuration.load(file) for file in files]
+    for what, values in {
+        "origin": [config.origin for config in configs],
+        "key": [
+            str((file.parent / config.key).resolve()) for file, config in zip(files, configs, strict=True)
+        ],
+        "database": [
+            config.database if "://" in config.database else str((file.parent / config.database).resolve())
+            for file, config in zip(files, configs, strict=True)
+        ],
+        "path prefix": [config.path_prefix for config in configs],
+    }.items():
+        if len(set(values)) != len(values):
+            raise MalformedError(f"two of the logs have the same {what}", code="config")
+    return configs
+
+
+def open_log(file: Path, config: Config) -> LogService:
+    """One log, checked but not started.
+
+    Raises:
+        LogError: it must not run.
+    """
+    try:
+        return LogService(config, folder=file.parent)
+    except (SQLAlchemyError, OSError) as error:
+        raise UnavailableError(f"{config.origin}: {str(error).splitlines()[0]}", code="storage") from error

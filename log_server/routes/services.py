@@ -12,6 +12,7 @@ from assay.tlog import strict
 from assay.tlog.errors import MalformedError
 
 EXTENSION = "assay_log"
+TOKENS = "assay_tokens"
 
 
 def log() -> LogService:

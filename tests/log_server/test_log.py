@@ -14,7 +14,7 @@ from assay.log_server import config as configuration
 from assay.log_server.service import LogService
 from assay.log_server.store import Batch
 from assay.tlog import merkle, tlog_proof
-from assay.tlog.errors import InconsistentError, LogError, MalformedError, UnavailableError
+from assay.tlog.errors import InconsistentError, LogError, MalformedError, UnavailableError, UntrustedError
 from assay.tlog.policy import parse_policy
 
 
@@ -187,8 +187,9 @@ def test_another_history_of_the_same_size_is_refused(make_log, entry_maker, tmp_
 def test_a_missing_anchor_is_not_a_fresh_log(make_log, database):
     log = make_log(database=database)
     log.anchor.unlink()
-    with pytest.raises(OSError):
+    with pytest.raises(UntrustedError) as refused:
         log.open()
+    assert refused.value.code == "no-anchor"
     assert cli.main(["log", "serve", "--dir", str(log.folder)]) == 1
 
 
