@@ -48,9 +48,7 @@ def serve_wsgi(factory: str, *, listen: str, threads: int, workers: int = 1) -> 
         UnavailableError: somebody listens there already, or the host is none of ours (code ``address``).
     """
     host, port = parse_address(listen)
-    _require_free(host, port)
-    # A hundred threads would each keep a heap of their own; the workers' allocator reads this when they start.
-    os.environ.setdefault("MALLOC_ARENA_MAX", "2")
+    require_free(listen)
     Granian(
         factory,
         address=host,
@@ -65,8 +63,13 @@ def serve_wsgi(factory: str, *, listen: str, threads: int, workers: int = 1) -> 
     ).serve()
 
 
-def _require_free(host: str, port: int) -> None:
-    """Refuse an address that is in use; granian would share the port with whoever else lets it."""
+def require_free(listen: str) -> None:
+    """Refuse an address that is in use; granian would share the port with whoever else lets it.
+
+    Raises:
+        UnavailableError: somebody listens there already, or the host is none of ours (code ``address``).
+    """
+    host, port = parse_address(listen)
     try:
         (family, kind, _, _, address), *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         with socket.socket(family, kind) as probe:

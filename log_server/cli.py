@@ -2,7 +2,6 @@
 
 import json
 import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import click
 
 from assay.fetch import serving
 from assay.log_server import config as configuration
-from assay.log_server import metrics, migrations, operate_cli, worker
+from assay.log_server import migrations, operate_cli, run, worker
 from assay.log_server.anchor import open_anchor
 from assay.log_server.sequencer import initialise
 from assay.log_server.service import now_ms
@@ -110,14 +109,8 @@ def serve(
         worker.open_log(path, config).store.close()
     os.environ[worker.CONFIG_VARIABLE] = os.pathsep.join(map(str, paths))
     click.echo(f"serving {', '.join(config.origin for config in configs)} on http://{address}/", err=True)
-    with tempfile.TemporaryDirectory(prefix="assay-metrics-") as counters:
-        os.environ[metrics.DIRECTORY_VARIABLE] = counters
-        serving.serve_wsgi(
-            worker.FACTORY,
-            listen=address,
-            threads=configs[0].threads,
-            workers=workers or configs[0].workers,
-        )
+    serving.require_free(address)
+    run.become(listen=address, threads=configs[0].threads, workers=workers or configs[0].workers)
 
 
 for command in (operate_cli.check, operate_cli.freeze, operate_cli.token):

@@ -6,11 +6,11 @@ statuses, kinds and our own codes, never what a client made up.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 
 from prometheus_client import REGISTRY as _IN_MEMORY
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest, multiprocess
 
 DIRECTORY_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 """Where worker processes count together; the library reads it when it is imported."""
@@ -68,6 +68,24 @@ class Metrics:
         _PUBLISH_SECONDS.labels(self._origin).observe(seconds)
 
 
+class _Gauges(Collector):
+    """Figures that are true at the scrape; only counters are kept."""
+
+    def __init__(self, figures: Mapping[str, tuple[str, float]], origin: str) -> None:
+        self._figures = figures
+        self._origin = origin
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """One family a figure, and the version."""
+        for name, (text, value) in self._figures.items():
+            family = GaugeMetricFamily(name, text, labels=["origin"])
+            family.add_metric([self._origin], value)
+            yield family
+        build = GaugeMetricFamily("assay_build_info", "The version that runs", labels=["version"])
+        build.add_metric([version("assay-log")], 1)
+        yield build
+
+
 def request_answered(route: str, method: str, status: int, seconds: float) -> None:
     """A request was answered."""
     _REQUESTS.labels(route, method, str(status)).inc()
@@ -82,11 +100,7 @@ def exposition(gauges: Mapping[str, tuple[str, float]], *, origin: str) -> bytes
         origin: the label of the gauges.
     """
     now = CollectorRegistry()
-    for name, (text, value) in gauges.items():
-        Gauge(name, text, ["origin"], registry=now).labels(origin).set(value)
-    Gauge("assay_build_info", "The version that runs", ["version"], registry=now).labels(
-        version("assay-log")
-    ).set(1)
+    now.register(_Gauges(gauges, origin))
     counted = _IN_MEMORY
     if DIRECTORY_VARIABLE in os.environ:
         counted = CollectorRegistry()

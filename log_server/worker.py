@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 CONFIG_VARIABLE = "ASSAY_LOG_CONFIG_FILES"
 """How the worker is told which configurations to read: paths with the separator of PATH between them."""
 
-FACTORY = "assay.log_server.worker:make_app"
-
 
 def make_app() -> "WSGIApplication":
     """Open the logs, start their threads, and make the application."""
