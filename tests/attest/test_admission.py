@@ -12,7 +12,6 @@ from assay.attest.admission import (
     admit_attestation,
     admit_enclave,
     admit_receipt,
-    verify_evidence,
     verify_publishers,
 )
 from assay.attest.entry import (
