@@ -72,7 +72,7 @@ class Served:
         (self.key,) = (key for key in service.log_keys if key.type == 1)
         self.log_id = log_id(service.log_keys)
         self._server = make_server("127.0.0.1", 0, create_app(service), threaded=True)
-        self._thread = threading.Thread(target=self._server.serve_forever)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
         self._thread.start()
 
     @property
