@@ -191,6 +191,54 @@ def test_the_key_in_a_certificate_counts(logged):
     assert caught.value.code == "signature"
 
 
+@pytest.mark.filterwarnings("ignore:Parsed a serial number which wasn't positive")
+@pytest.mark.parametrize("bit", [0x01, 0x80])
+def test_a_damaged_certificate_or_key_is_refused_or_another_entry(vectors, bit):
+    """Whatever the damage: a refusal of ours, or an entry with its own hash, never another exception."""
+    bundle = json.loads((vectors / "rekor" / "happy_path" / "bundle.sigstore.json").read_bytes())
+    body = base64.b64decode(bundle["verificationMaterial"]["tlogEntries"][0]["canonicalizedBody"])
+    refused = 0
+    for good in (parse(body), made()):
+        for position in range(len(good.verifier)):
+            damaged = bytearray(good.verifier)
+            damaged[position] ^= bit
+            try:
+                admitted = admit_hashedrekord(replace(good, verifier=bytes(damaged)))
+            except LogError:
+                refused += 1
+            else:
+                assert admitted.identity != merkle.leaf_hash(good.leaf())
+    assert refused > 400
+
+
+def der(tag: int, content: bytes) -> bytes:
+    size = len(content)
+    length = (
+        bytes([size])
+        if size < 0x80
+        else bytes([0x82]) + size.to_bytes(2, "big")
+        if size > 0xFF
+        else bytes([0x81, size])
+    )
+    return bytes([tag]) + length + content
+
+
+def test_a_certificate_with_an_extension_twice_is_refused():
+    good = x509.load_der_x509_certificate(certificate([x509.RFC822Name("a@example.com")]))
+    (san,) = good.extensions
+    extension = der(0x30, bytes.fromhex("0603551d110101ff") + der(0x04, san.value.public_bytes()))
+    tbs = good.tbs_certificate_bytes
+    assert tbs.endswith(der(0xA3, der(0x30, extension)))
+    head = tbs.removesuffix(der(0xA3, der(0x30, extension)))[3 if tbs[1] == 0x81 else 4 :]
+    twice = der(0x30, head + der(0xA3, der(0x30, extension * 2)))
+    whole = good.public_bytes(Encoding.DER)
+    doubled = der(0x30, twice + whole[whole.index(tbs) + len(tbs) :])
+    with pytest.raises(MalformedError) as caught:
+        rekor_signature.verify(replace(made(), verifier_kind=VerifierKind.CERTIFICATE, verifier=doubled))
+    assert caught.value.code == "unsupported-key"
+    assert isinstance(caught.value.__cause__, x509.DuplicateExtension)
+
+
 def der_of_certificate(parsed: HashedRekord) -> bytes:
     key = x509.load_der_x509_certificate(parsed.verifier).public_key()
     return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
