@@ -38,6 +38,16 @@ _RSA_HASH = Prehashed(hashes.SHA256())
 _MAX_RSA_EXPONENT = 2**31 - 1
 """As Go's crypto/rsa has it; a huge exponent makes a check as slow as a private operation."""
 
+_UNREADABLE = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
+"""How the library says that bytes are no key or certificate, or none that it reads."""
+
 _PRINTABLE = re.compile(r"[\x21-\x7e]+")
 
 
@@ -95,7 +105,7 @@ def _other_key(entry: HashedRekord) -> UntrustedError:
     return UntrustedError(f"the key is not of the kind {entry.key_details}", code="key-details")
 
 
-@functools.lru_cache(maxsize=1024)
+@functools.lru_cache(maxsize=512)
 def _parse_signer(kind: VerifierKind, der: bytes) -> Signer:
     """Cached, because a publisher signs many times and reading a key costs half as much as a verification."""
     try:
@@ -103,8 +113,10 @@ def _parse_signer(kind: VerifierKind, der: bytes) -> Signer:
             key, identities = load_der_public_key(der), tuple[str, ...]()
         else:
             certificate = x509.load_der_x509_certificate(der)
+            if certificate.serial_number <= 0:  # later versions of the library will not read it: nor do we
+                raise _unusable("a serial number that is not positive")
             key, identities = certificate.public_key(), _identities(certificate)
-    except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
+    except _UNREADABLE as error:
         raise _unusable("not DER of a public key or certificate") from error
     if not isinstance(key, ec.EllipticCurvePublicKey | rsa.RSAPublicKey):
         raise _unusable("neither ECDSA nor RSA")

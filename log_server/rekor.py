@@ -68,7 +68,7 @@ def _enveloped(value: jcs.Json) -> HashedRekord:
         )
     signature = _Message(signatures[0], what="dsseRequestV002.signatures", known=("sig", "keyid"))
     verifier = _Message(verifiers[0], what="dsseRequestV002.verifiers", known=_VERIFIER)
-    encoded = dsse.pae(envelope.text("payloadType"), envelope.bytes("payload"))
+    encoded = dsse.pae(envelope.text("payloadType"), envelope.bytes("payload", empty=True))
     details = _key_details(verifier)
     digest = _HASHES[hashedrekord.KEY_DETAILS[details]](encoded).digest()
     return _rekord(digest, signature.bytes("sig"), verifier)
@@ -150,8 +150,10 @@ class _Message:
             raise MalformedError(f"{self.name(key)}: not text, or empty")
         return value
 
-    def bytes(self, key: str) -> bytes:
-        """Bytes in base64 of either alphabet, padded or not."""
+    def bytes(self, key: str, *, empty: bool = False) -> bytes:
+        """Bytes in base64 of either alphabet, padded or not; empty ones may be left out, if they may be empty."""
+        if empty and not self._fields.get(key):
+            return b""
         text = self.text(key).rstrip("=").translate(_STANDARD)
         try:
             return base64.b64decode((text + "=" * (-len(text) % 4)).encode("ascii"), validate=True)

@@ -1,18 +1,25 @@
 """What a log lets in: enclaves under a named root, receipts of registered boots, and nothing that only looks like it."""
 
+import hashlib
 import time
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from assay.attest import claims, entry, p256, receipt
 from assay.attest.claims import Claims
 from assay.attest.entry import EnclaveSubmission, ReceiptEntry, Registration
+from assay.attest.hashedrekord import HashedRekord, VerifierKind
 from assay.attest.quote.collateral import format_collateral
 from assay.attest.receipt import LogHead, Receipt
 from assay.attest.simulated.platform import SimulatedPlatform
-from assay.tlog import merkle
+from assay.log_server.admission import EnclaveKeys
+from assay.tlog import merkle, strict
 from assay.tlog.merkle import Hash
 
 NOW_S = int(time.time())
@@ -173,3 +180,101 @@ def test_a_receipt_under_another_boot_s_registration_is_refused(log):
     second = registered(log, boot=2)
     answer = submit(log, make_receipt(second, boot=1))
     assert answer.status_code == 403
+
+
+# Signatures over digests
+
+
+def hashedrekord(key, *, message=b"x", certificate=False):
+    der = p256.spki(key.public_key())
+    kind = VerifierKind.CERTIFICATE if certificate else VerifierKind.PUBLIC_KEY
+    return HashedRekord(
+        hashlib.sha256(message).digest(),
+        key.sign(message, ec.ECDSA(hashes.SHA256())),
+        "PKIX_ECDSA_P256_SHA_256",
+        kind,
+        self_signed(key) if certificate else der,
+    )
+
+
+def self_signed(key):
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "enclave")])
+    day = datetime(2020, 1, 1, tzinfo=UTC)
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    builder = builder.serial_number(1).not_valid_before(day).not_valid_after(day + timedelta(1))
+    return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.DER)
+
+
+@pytest.mark.parametrize("certificate", [False, True])
+def test_a_registered_enclave_signs_nothing_of_this_kind(log, certificate):
+    registered(log)
+    answer = submit(log, hashedrekord(KEY, certificate=certificate))
+    assert (answer.status_code, answer.json["code"]) == (403, "enclave-key")
+    assert submit(log, hashedrekord(ec.derive_private_key(32, ec.SECP256R1()))).status_code == 201
+    over_rekor = log.client().post("/api/v2/log/entries", json=as_request(hashedrekord(KEY)))
+    assert (over_rekor.status_code, over_rekor.json["code"]) == (403, 7)
+
+
+def as_request(rekord):
+    return {
+        "hashedRekordRequestV002": {
+            "digest": strict.base64_text(rekord.digest),
+            "signature": {
+                "content": strict.base64_text(rekord.signature),
+                "verifier": {
+                    "keyDetails": rekord.key_details,
+                    rekord.verifier_kind.value: {"rawBytes": strict.base64_text(rekord.verifier)},
+                },
+            },
+        }
+    }
+
+
+class FakeState:
+    """A log in which some enclaves are registered; counts how often it is asked."""
+
+    def __init__(self):
+        self.registered = set()
+        self.asked = 0
+
+    def find_terms(self, terms, *, limit=None):
+        self.asked += 1
+        return [0] if terms["enclave"] in self.registered else []
+
+    def entry(self, index):
+        return None
+
+
+def test_a_key_becomes_an_enclaves_within_a_second_and_stays_one():
+    state = FakeState()
+    keys = EnclaveKeys(state)
+    assert not keys.has("a", now_ms=0)
+    state.registered.add("a")
+    assert keys.has("a", now_ms=1000)
+    state.registered.clear()
+    assert keys.has("a", now_ms=2000)
+    assert not keys.has("b", now_ms=2000)
+
+
+def test_a_key_that_signs_often_is_looked_up_once_a_second():
+    state = FakeState()
+    keys = EnclaveKeys(state)
+    for now_ms in (0, 1, 500, 999, 1000, 1500, 1999):
+        assert not keys.has("a", now_ms=now_ms)
+    assert state.asked == 2
+
+
+def test_a_clock_that_steps_back_does_not_keep_an_answer_for_ever():
+    state = FakeState()
+    keys = EnclaveKeys(state)
+    assert not keys.has("a", now_ms=10**9)
+    state.registered.add("a")
+    assert keys.has("a", now_ms=0)
+
+
+def test_the_memory_of_keys_is_bounded():
+    state = FakeState()
+    keys = EnclaveKeys(state)
+    for number in range(10_000):
+        keys.has(str(number), now_ms=0)
+    assert len(keys._absent_until_ms) <= 4096
