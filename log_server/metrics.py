@@ -11,6 +11,8 @@ from importlib.metadata import version
 
 from prometheus_client import REGISTRY as _IN_MEMORY
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest, multiprocess
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
 
 DIRECTORY_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 """Where worker processes count together; the library reads it when it is imported."""

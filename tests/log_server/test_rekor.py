@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from assay.attest import dsse, entry
 from assay.log_server import rekor
+from assay.log_server.problem import FrozenError
 from assay.log_server.routes import rekor as route
 from assay.tlog import merkle
 from assay.tlog.checkpoint import parse_signed_checkpoint, verify_checkpoint
@@ -404,7 +405,7 @@ def change_signature(text):
 )  # fmt: skip
 def test_nothing_is_logged_that_does_not_verify(log, client, path, change):
     is_status(post(client, edited(hashed(), path, change)), 400, 3)
-    assert log.service.sequencer.anchored.size == 0
+    assert log.service.newest().size == 0
 
 
 def test_an_envelope_of_several_signatures_is_refused(client):
@@ -458,7 +459,7 @@ def test_a_kind_that_is_not_admitted_is_forbidden(make_log):
     [
         (UnavailableError("full", code="queue-full"), 503, 14),
         (UnavailableError("not stored", code="not-stored"), 503, 14),
-        (UnavailableError("frozen", code="frozen"), 405, 12),
+        (FrozenError("frozen"), 405, 12),
         (MalformedError("malformed"), 400, 3),
         (LogError("what"), 500, 13),
         (RuntimeError("a secret"), 500, 13),
