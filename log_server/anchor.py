@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from obstore.exceptions import AlreadyExistsError, GenericError, NotFoundError, PreconditionError
-from obstore.store import S3Store, from_url
 
+from assay.log_server.bucket import open_bucket
 from assay.log_server.database import lock_file
 from assay.log_server.store import Store, StoredCheckpoint, root_at
 from assay.tlog.checkpoint import Checkpoint, parse_signed_checkpoint, verify_checkpoint
@@ -122,13 +122,10 @@ class AnchorObject:
     """
 
     def __init__(self, url: str) -> None:
-        bucket, _, self._key = url.removeprefix("s3://").partition("/")
-        if not url.startswith("s3://") or not bucket or not self._key:
-            raise MalformedError(f"anchor {url!r}: neither a file nor s3://BUCKET/KEY", code="config")
+        self._store, self._key = open_bucket(url, what="anchor")
+        if not self._key:
+            raise MalformedError(f"anchor {url!r}: the key of an object is missing", code="config")
         self.name = url
-        store = from_url(f"s3://{bucket}")
-        assert isinstance(store, S3Store)
-        self._store = store
 
     def read(self) -> bytes:
         """The anchored note."""

@@ -9,7 +9,7 @@ import click
 
 from assay.fetch import serving
 from assay.log_server import config as configuration
-from assay.log_server import migrations, operate_cli, run, worker
+from assay.log_server import maintain_cli, migrations, operate_cli, run, worker
 from assay.log_server.anchor import open_anchor
 from assay.log_server.sequencer import initialise
 from assay.log_server.service import now_ms
@@ -113,7 +113,14 @@ def serve(
     run.become(listen=address, threads=configs[0].threads, workers=workers or configs[0].workers)
 
 
-for command in (operate_cli.check, operate_cli.freeze, operate_cli.token):
+for command in (
+    maintain_cli.export,
+    maintain_cli.fsck,
+    maintain_cli.recover,
+    operate_cli.check,
+    operate_cli.freeze,
+    operate_cli.token,
+):
     log.add_command(command)
 
 

@@ -78,6 +78,13 @@ class LimitsSection(_Section):
     trusted_proxies: int = Field(default=0, ge=0, le=8)
 
 
+class ExportSection(_Section):
+    """Where a copy for plain web servers is kept: a folder or ``s3://BUCKET/PREFIX``; without it there is none."""
+
+    to: str | None = None
+    interval_s: float = Field(default=1.0, ge=0.05, le=3600)
+
+
 class LoggingSection(_Section):
     """What is written to stderr, and how: JSON unless that is a terminal."""
 
@@ -109,6 +116,7 @@ class Config(BaseSettings):
     sequencer: SequencerSection = SequencerSection()
     access: AccessSection = AccessSection()
     limits: LimitsSection = LimitsSection()
+    export: ExportSection = ExportSection()
     logging: LoggingSection = LoggingSection()
 
     @property

@@ -13,6 +13,8 @@ from assay.log_server import anchor as anchors
 from assay.log_server import wiring
 from assay.log_server.anchor import Anchor, Anchoring
 from assay.log_server.config import Config
+from assay.log_server.copies import open_target
+from assay.log_server.export import Exporter
 from assay.log_server.metrics import Metrics
 from assay.log_server.problem import NotFoundError, QuorumUnavailableError
 from assay.log_server.roles import Role
@@ -105,7 +107,15 @@ class LogService:
                 observer=self.metrics,
             )
             self.publisher = None if self.policy is None else self._publisher(self.policy)
-            self._roles = [] if self.publisher is None else [self._role("publisher", self.publisher)]
+            duties: dict[str, Publisher | Exporter] = {}
+            if self.publisher is not None:
+                duties["publisher"] = self.publisher
+            if config.export.to is not None:
+                duties["export"] = self._exporter(config.export.to, folder=folder)
+            self._roles = [
+                Role(self.store.database, name, begin=duty.start, end=duty.stop)
+                for name, duty in duties.items()
+            ]
             opened.pop_all()
 
     @property
@@ -245,8 +255,13 @@ class LogService:
             now_ms=now_ms,
         )
 
-    def _role(self, name: str, duty: Publisher) -> Role:
-        return Role(self.store.database, name, begin=duty.start, end=duty.stop)
+    def _exporter(self, place: str, *, folder: Path) -> Exporter:
+        return Exporter(
+            self.store,
+            open_target(place, folder=folder),
+            log_keys=self.log_keys,
+            interval_s=self.config.export.interval_s,
+        )
 
     def _require_own_database(self) -> None:
         """The database is this log's; one from before its identity was written down is adopted.

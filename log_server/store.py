@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Engine, func, select
+from sqlalchemy import Connection, Engine, func, select, tuple_
 from sqlalchemy.dialects import postgresql, sqlite
 
 from assay.attest.admission import Admitted
@@ -23,6 +23,9 @@ from assay.tlog.merkle import Hash
 from assay.tlog.tiles import TILE_WIDTH
 
 _LOG_ID = 1
+
+_TILES_KEPT = 64
+"""Tiles that a transaction remembers of those it wrote; the rest it reads again if it needs them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,19 +189,9 @@ class Store:
         self, size: int, cosignatures: Sequence[StoredCosignature], *, published_ms: int | None
     ) -> None:
         """Replace the given keys' cosignatures of a checkpoint; publish it if a time is given."""
-        table = models.cosignature
         with self._database.writing() as connection:
             for kept in cosignatures:
-                connection.execute(
-                    table.delete().where(
-                        (table.c.size == size) & (table.c.name == kept.name) & (table.c.key_id == kept.key_id)
-                    )
-                )
-                connection.execute(
-                    table.insert().values(
-                        size=size, name=kept.name, key_id=kept.key_id, line=kept.line, time_s=kept.time_s
-                    )
-                )
+                _keep_cosignature(connection, size, kept)
             if published_ms is not None:
                 checkpoint = models.checkpoint
                 connection.execute(
@@ -220,6 +213,23 @@ class Store:
         query = select(table.c.leaf).where((table.c.index >= start) & (table.c.index < end))
         with self._database.reading() as connection:
             return list(connection.execute(query.order_by(table.c.index)).scalars())
+
+    def is_indexed(self, index: int, *, identity: bytes, terms: Sequence[tuple[str, str]]) -> bool:
+        """Whether an entry is kept under this identity and at least these terms."""
+        table = models.term
+        rows = [(name, value, index) for name, value in terms]
+        count = select(func.count()).where(tuple_(table.c.name, table.c.value, table.c.index).in_(rows))
+        same = select(func.count()).where(
+            (models.entry.c.index == index) & (models.entry.c.identity == identity)
+        )
+        with self._database.reading() as connection:
+            found = connection.execute(count.select_from(table)).scalar_one()
+            return found == len(rows) and connection.execute(same).scalar_one() == 1
+
+    def term_count(self) -> int:
+        """How many index terms all entries have together."""
+        with self._database.reading() as connection:
+            return int(connection.execute(select(func.count()).select_from(models.term)).scalar_one())
 
     def find_leaf(self, leaf_hash: Hash) -> int | None:
         """The index of a leaf hash."""
@@ -341,6 +351,15 @@ class Batch:
             )
         )
 
+    def keep_cosignature(self, size: int, kept: StoredCosignature) -> None:
+        """Keep a cosignature of a checkpoint, instead of an older one by the same key."""
+        _keep_cosignature(self._connection, size, kept)
+
+    def forget(self) -> None:
+        """Take back the checkpoint of the empty tree and whose it was, for a log that is to be recovered."""
+        for table in (models.cosignature, models.checkpoint, models.log):
+            self._connection.execute(table.delete())
+
     def _extend_tiles(self, level: int, start: int, hashes: Sequence[Hash]) -> None:
         """Append hashes to a level from position ``start`` on; each tile that fills adds one to the next."""
         full: list[Hash] = []
@@ -369,6 +388,8 @@ class Batch:
         else:
             self._connection.execute(table.insert().values(level=level, index=index, hashes=content))
         self._tiles[level, index] = content
+        if len(self._tiles) > _TILES_KEPT:
+            del self._tiles[next(iter(self._tiles))]
 
 
 def root_at(store: Store, size: int) -> Hash:
@@ -381,6 +402,20 @@ def _identity(connection: Connection) -> Identity | None:
     table = models.log
     row = connection.execute(select(table.c.origin, table.c.vkeys, table.c.frozen_ms)).one_or_none()
     return None if row is None else Identity(row.origin, tuple(row.vkeys.splitlines()), row.frozen_ms)
+
+
+def _keep_cosignature(connection: Connection, size: int, kept: StoredCosignature) -> None:
+    table = models.cosignature
+    same = (table.c.size == size) & (table.c.name == kept.name) & (table.c.key_id == kept.key_id)
+    connection.execute(table.delete().where(same))
+    values = {
+        "size": size,
+        "name": kept.name,
+        "key_id": kept.key_id,
+        "line": kept.line,
+        "time_s": kept.time_s,
+    }
+    connection.execute(table.insert().values(values))
 
 
 def _keep_blob(connection: Connection, data: bytes) -> bool:

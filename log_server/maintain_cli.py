@@ -1,0 +1,192 @@
+"""``assay log export``, ``fsck`` and ``recover``: copy a log, check one from its entries up, bring one back."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from assay.fetch import http
+from assay.fetch.tiles import HttpTileSource
+from assay.log_server import config as configuration
+from assay.log_server import fsck as checking
+from assay.log_server import recover as recovering
+from assay.log_server.copies import CopySource, open_target
+from assay.log_server.export import Exporter
+from assay.log_server.fsck import Fault, Findings, Source
+from assay.log_server.operate_cli import FILE
+from assay.log_server.service import now_ms
+from assay.log_server.store import Store
+from assay.log_server.store_source import IndexCheck, StoreSource, check_checkpoints
+from assay.log_server.wiring import open_store, read_signers
+from assay.tlog.errors import UnavailableError
+from assay.tlog.keys import VerifierKey, parse_vkey
+from assay.tlog.policy import parse_policy
+
+_MAX_BLOB_SIZE = 1 << 20
+_TIMEOUT_S = 30.0
+
+_DIR = click.option(
+    "--dir",
+    "directory",
+    required=True,
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="The log's directory, with its log.toml.",
+)
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@click.command()
+@click.argument("target")
+@_DIR
+@_JSON
+def export(target: str, directory: Path, as_json: bool) -> None:
+    """Bring the copy TARGET (a folder or s3://BUCKET/PREFIX) to the newest published checkpoint, once."""
+    config = configuration.load(directory / FILE)
+    keys = tuple(signer.verifier for signer in read_signers(directory / config.key, origin=config.origin))
+    store = open_store(config, folder=directory)
+    try:
+        exporter = Exporter(store, open_target(target, folder=Path.cwd()), log_keys=keys, interval_s=1)
+        with _progress("copying files") as progress:
+            done = exporter.round(progress)
+    finally:
+        store.close()
+    if as_json:
+        click.echo(
+            json.dumps({"old_size": done.old_size, "new_size": done.new_size, "written": done.written})
+        )
+    else:
+        click.echo(f"{target}: {done.new_size} entries, {done.written} files written")
+
+
+@click.command()
+@click.argument("log", metavar="URL|DIR")
+@click.option("--vkey", "vkeys", multiple=True, help="A verifier key of the log; all that sign for it.")
+@click.option(
+    "--policy", type=click.Path(path_type=Path, dir_okay=False), help="A tlog-policy with the log's keys."
+)
+@_JSON
+def fsck(log: str, vkeys: tuple[str, ...], policy: Path | None, as_json: bool) -> int:
+    """Check a whole log from its entries up: over HTTP, from a copy, or from its own directory.
+
+    Of a log's own directory (with a log.toml) the database is checked too: identities, index terms, every
+    checkpoint it ever signed.
+    """
+    keys = _log_keys(vkeys, policy)
+    with _open(log) as (source, store), _progress("checking entries") as progress:
+        index = None if store is None else IndexCheck(store)
+        found = checking.check_log(
+            source, log_keys=keys, progress=progress, check_entry=None if index is None else index.check_entry
+        )
+        if store is not None and index is not None:
+            index.finish(found)
+            check_checkpoints(store, found, log_keys=keys)
+    _report(log, found, as_json=as_json)
+    return 1 if found.faults else 0
+
+
+@click.command()
+@click.option(
+    "--from", "copy", metavar="TILES", required=True, help="A copy of the log: a folder, s3://... or a URL."
+)
+@_DIR
+@_JSON
+def recover(copy: str, directory: Path, as_json: bool) -> None:
+    """Make the database of the log in DIR anew from a copy of its tiles, and prove that it is the same tree.
+
+    DIR must hold log.toml and the keys; the anchor must be there, and not ahead of the copy.
+    """
+    config = configuration.load(directory / FILE)
+    source, read_blob = _copy(copy)
+    with _progress("recovering entries") as progress:
+        done = recovering.recover(
+            config, folder=directory, source=source, read_blob=read_blob, now_ms=now_ms(), progress=progress
+        )
+    size, root = done.checkpoint.size, done.checkpoint.root.hex()
+    if as_json:
+        click.echo(json.dumps({"size": size, "root": root, "missing_blobs": done.missing_blobs}))
+        return
+    click.echo(f"recovered {config.origin}: {size} entries, root {root}")
+    if done.missing_blobs:
+        click.echo(f"warning: the copy lacks {done.missing_blobs} blobs of collateral", err=True)
+
+
+def _log_keys(vkeys: Sequence[str], policy: Path | None) -> tuple[VerifierKey, ...]:
+    if bool(vkeys) == (policy is not None):
+        raise click.UsageError("give the log's keys, by --vkey or by --policy")
+    if policy is not None:
+        return tuple(log.key for log in parse_policy(policy.read_bytes()).logs)
+    return tuple(parse_vkey(text) for text in vkeys)
+
+
+@contextmanager
+def _open(place: str) -> Iterator[tuple[Source, Store | None]]:
+    """A log to check; its store too if it is a log's own directory."""
+    file = Path(place) / FILE
+    if "://" in place or not file.is_file():
+        yield _copy(place)[0], None
+        return
+    store = open_store(configuration.load(file), folder=Path(place))
+    try:
+        yield StoreSource(store), store
+    finally:
+        store.close()
+
+
+def _copy(place: str) -> tuple[Source, Callable[[bytes], bytes | None]]:
+    """A copy's tiles, and its blobs."""
+    if place.startswith(("http://", "https://")):
+        return HttpTileSource(place, timeout_s=_TIMEOUT_S), lambda sha256: _fetch_blob(place, sha256)
+    target = open_target(place, folder=Path.cwd())
+    return CopySource(target), lambda sha256: target.read(f"api/v1/blobs/sha256/{sha256.hex()}")
+
+
+def _fetch_blob(url: str, sha256: bytes) -> bytes | None:
+    address = f"{url.rstrip('/')}/api/v1/blobs/sha256/{sha256.hex()}"
+    response = http.request("GET", address, timeout_s=_TIMEOUT_S, max_bytes=_MAX_BLOB_SIZE)
+    if response.status not in (200, 404):
+        raise UnavailableError(f"{address}: HTTP {response.status}")
+    return response.body if response.status == 200 else None
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on stderr, where that is a terminal."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _report(log: str, found: Findings, *, as_json: bool) -> None:
+    checkpoint = found.checkpoint
+    if as_json:
+        value = {
+            "clean": not found.faults,
+            "origin": checkpoint.origin,
+            "size": checkpoint.size,
+            "root": checkpoint.root.hex(),
+            "entries": found.entries,
+            "tiles": found.tiles,
+            "unknown": found.unknown,
+            "faults": [{"path": each.path, "what": each.what} for each in found.faults],
+            "more_faults": found.more_faults,
+        }
+        click.echo(json.dumps(value))
+        return
+    click.echo(f"{log}: {checkpoint.origin}, size {checkpoint.size}, root {checkpoint.root.hex()}")
+    click.echo(
+        f"  {found.entries} entries and {found.tiles} tiles read; {found.unknown} entries of unknown kinds"
+    )
+    for fault in found.faults:
+        click.echo(f"  FAULT {_shown(fault)}")
+    if found.more_faults:
+        click.echo(f"  and {found.more_faults} more")
+    click.echo("clean" if not found.faults else f"{len(found.faults) + found.more_faults} faults")
+
+
+def _shown(fault: Fault) -> str:
+    return f"{fault.path}: {fault.what}"
