@@ -1,5 +1,6 @@
 """S3-compatible buckets, through obstore; credentials and endpoint come from the environment (``AWS_...``)."""
 
+import os
 from datetime import timedelta
 
 from obstore.store import S3Store, from_url
