@@ -28,6 +28,7 @@ def open_bucket(url: str, *, what: str) -> tuple[S3Store, str]:
         client_options={
             "timeout": timedelta(seconds=_TIMEOUT_S),
             "connect_timeout": timedelta(seconds=_RETRY_S),
+            "allow_http": os.environ.get("AWS_ALLOW_HTTP", "").lower() in ("1", "true"),
         },
         retry_config={"max_retries": _RETRIES, "retry_timeout": timedelta(seconds=_RETRY_S)},
     )

@@ -48,6 +48,8 @@ class WitnessSection(_Section):
     request_timeout_s: float = Field(default=5.0, gt=0, le=60)
     recosign_interval_s: float = Field(default=60.0, ge=1, le=60)
     retry_interval_s: float = Field(default=1.0, gt=0, le=60)
+    grace_s: float = Field(default=0.05, ge=0, le=5)
+    round_timeout_s: float = Field(default=6.0, gt=0, le=60)
 
 
 class SequencerSection(_Section):

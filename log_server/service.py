@@ -17,10 +17,11 @@ from assay.log_server.copies import open_target
 from assay.log_server.export import Exporter
 from assay.log_server.metrics import Metrics
 from assay.log_server.problem import NotFoundError, QuorumUnavailableError
+from assay.log_server.publishing import Publications, Publisher
 from assay.log_server.roles import Role
 from assay.log_server.sequencer import Sequenced, Sequencer
 from assay.log_server.store import Batch, StoredCheckpoint
-from assay.log_server.witnessing import Publisher, WitnessClient, cosigned_note, witnesses_of
+from assay.log_server.witnessing import WitnessClient, cosigned_note, verify_not_behind, witnesses_of
 from assay.tlog import proof, strict, tlog_proof
 from assay.tlog.checkpoint import parse_signed_checkpoint, verify_checkpoint
 from assay.tlog.errors import LogError, MalformedError, UnavailableError, UntrustedError
@@ -94,7 +95,8 @@ class LogService:
                 WitnessClient(witness, store=self.store, timeout_s=config.witnesses.request_timeout_s)
                 for witness in (witnesses_of(self.policy) if self.policy else ())
             ]
-            self._verify_not_behind_witnesses()
+            verify_not_behind(self.store, self._clients, log_keys=self.log_keys, origin=config.origin)
+            self._publications = Publications(self.store)
             self._admission = wiring.open_admission(config, folder=folder, store=self.store)
             self.sequencer = Sequencer(
                 store=self.store,
@@ -153,6 +155,7 @@ class LogService:
         self.sequencer.stop()
         for role in self._roles:
             role.stop()
+        self._publications.stop()
         self.store.close()
 
     def submit(self, data: bytes, *, witnessed: bool) -> Submitted:
@@ -217,7 +220,7 @@ class LogService:
         published = self.store.published(covering=index + 1)
         if published is None:
             self.publisher.offer()
-            published = self.publisher.wait_for(index + 1, timeout_s=timeout_s)
+            published = self._publications.wait_for(index + 1, timeout_s=timeout_s)
         return published
 
     def prove(self, index: int, checkpoint: StoredCheckpoint) -> str:
@@ -253,6 +256,8 @@ class LogService:
             newest=self.newest,
             limits=self.config.witnesses,
             now_ms=now_ms,
+            publications=self._publications,
+            observer=self.metrics,
         )
 
     def _exporter(self, place: str, *, folder: Path) -> Exporter:
@@ -283,24 +288,6 @@ class LogService:
                 "the configured origin and keys are others",
                 code="log-identity",
             )
-
-    def _verify_not_behind_witnesses(self) -> None:
-        """Refuse to start behind a checkpoint of ours that a witness cosigned; an unreachable one says nothing.
-
-        Only a checkpoint with this log's signature and the witness's counts: a bare size is not evidence.
-        """
-        for client in self._clients:
-            try:
-                data = client.newest(self.config.origin)
-                if data is not None:
-                    _require_cosigned(data, client.witness.keys)
-            except LogError as error:
-                _log.warning("witness not asked", witness=client.witness.url, reason=str(error))
-                continue
-            if data is not None:
-                anchors.verify_not_behind(
-                    self.store, data, log_keys=self.log_keys, whose=f"the witness {client.witness.url}"
-                )
 
 
 def _read(anchor: Anchor) -> bytes:

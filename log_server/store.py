@@ -185,6 +185,13 @@ class Store:
         with self._database.reading() as connection:
             return [StoredCosignature(*row) for row in connection.execute(query)]
 
+    def cosigned_size(self, name: str, key_id: bytes) -> int:
+        """The largest size that a witness key has cosigned, as far as is kept; 0 for none."""
+        table = models.cosignature
+        query = select(func.max(table.c.size)).where((table.c.name == name) & (table.c.key_id == key_id))
+        with self._database.reading() as connection:
+            return int(connection.execute(query).scalar_one() or 0)
+
     def keep_cosignatures(
         self, size: int, cosignatures: Sequence[StoredCosignature], *, published_ms: int | None
     ) -> None:

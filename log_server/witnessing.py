@@ -1,30 +1,27 @@
-"""Witnessing: offer each signed checkpoint to the witnesses, keep their cosignatures, publish at a quorum.
+"""Witnesses as the log meets them: who they are, what they have cosigned, and asking one of them."""
 
-One thread. It never blocks sequencing: while the witnesses are asked about one size the log may grow, and the
-next round offers the newest. A witness is asked from the size it last cosigned; a 409 tells us if we are
-wrong. Only verified cosignatures of the policy's keys are kept.
-"""
-
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import structlog
 
 from assay.fetch import http
-from assay.log_server.config import WitnessSection
-from assay.log_server.store import Store, StoredCheckpoint, StoredCosignature
+from assay.log_server import anchor as anchors
+from assay.log_server.store import Store, StoredCheckpoint
 from assay.tlog import note, proof, witness_protocol
-from assay.tlog.checkpoint import Checkpoint
+from assay.tlog.checkpoint import Checkpoint, parse_signed_checkpoint
 from assay.tlog.cosignature import Cosignature, verify_cosignature
-from assay.tlog.errors import LogError, UnavailableError, UntrustedError
+from assay.tlog.errors import LogError, StaleError, UnavailableError, UntrustedError
 from assay.tlog.keys import VerifierKey
-from assay.tlog.note import NoteSignature
+from assay.tlog.note import NoteSignature, verify_note
 from assay.tlog.policy import Policy
 from assay.tlog.witness_protocol import AddCheckpoint
 
 _log = structlog.get_logger("witnessing")
+
+_CLOCK_TOLERANCE_S = 600
+"""How far a cosignature's time may be from our clock. A time of 0, which claims nothing, is far off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +61,16 @@ class WitnessClient:
         self.witness = witness
         self._store = store
         self._timeout_s = timeout_s
-        self._cosigned_size = 0
+        self._cosigned_size = max(
+            (store.cosigned_size(key.name, key.key_id) for key in witness.keys), default=0
+        )
 
-    def cosign(self, signed: StoredCheckpoint, checkpoint: Checkpoint) -> list[Kept]:
+    def cosign(self, signed: StoredCheckpoint, checkpoint: Checkpoint, *, now_ms: int) -> list[Kept]:
         """Have a checkpoint cosigned.
 
         Raises:
-            UnavailableError: no answer, or a refusal.
-            MalformedError, UntrustedError: an answer that is not this witness's cosignature.
+            UnavailableError: no answer, or a refusal; code ``witness-ahead`` if it claims to know a larger tree.
+            MalformedError, UntrustedError, StaleError: an answer that is not this witness's cosignature of now.
         """
         response = self._offer(signed, old_size=min(self._cosigned_size, signed.size))
         if response.status == 409:
@@ -79,7 +78,10 @@ class WitnessClient:
             # A bare size is no evidence: it is tried once, never remembered against the witness or the log.
             self._cosigned_size = 0
             if claimed > signed.size:
-                raise UnavailableError(f"{self.witness.url} claims to have cosigned size {claimed}")
+                raise UnavailableError(
+                    f"{self.witness.url} claims to have cosigned size {claimed}, without showing it",
+                    code="witness-ahead",
+                )
             response = self._offer(signed, old_size=claimed)
         if response.status != 200:
             raise UnavailableError(
@@ -93,6 +95,12 @@ class WitnessClient:
         ]
         if not kept:
             raise UntrustedError(f"{self.witness.url} answers without a cosignature by a key of the policy")
+        for item in kept:
+            if abs(item.cosignature.time_s - now_ms // 1000) > _CLOCK_TOLERANCE_S:
+                raise StaleError(
+                    f"{self.witness.url} cosigns with the time {item.cosignature.time_s}, which is not now",
+                    code="cosignature-time",
+                )
         self._cosigned_size = signed.size
         return kept
 
@@ -118,117 +126,36 @@ class WitnessClient:
         return http.request("POST", url, body=body, timeout_s=self._timeout_s, max_bytes=65_536)
 
 
-class Publisher:
-    """The thread that has checkpoints cosigned and publishes them.
+def verify_not_behind(
+    store: Store, clients: Sequence[WitnessClient], *, log_keys: tuple[VerifierKey, ...], origin: str
+) -> None:
+    """Refuse to go on behind a checkpoint of ours that a witness cosigned; an unreachable one says nothing.
 
-    Args:
-        store: where cosignatures are kept.
-        policy: witnesses and quorum.
-        clients: one for each witness of the policy.
-        newest: the newest checkpoint that may leave the process.
-        limits: intervals.
-        now_ms: the clock.
+    Only a checkpoint with this log's signature and the witness's counts: a bare size is not evidence, so that
+    one lying witness cannot stop the log. All are asked at the same time.
+
+    Raises:
+        InconsistentError: the database is behind a witness (code ``behind-anchor``).
     """
-
-    def __init__(
-        self,
-        *,
-        store: Store,
-        policy: Policy,
-        clients: Sequence[WitnessClient],
-        newest: Callable[[], StoredCheckpoint],
-        limits: WitnessSection,
-        now_ms: Callable[[], int],
-    ) -> None:
-        self._store = store
-        self._policy = policy
-        self._clients = clients
-        self._newest = newest
-        self._limits = limits
-        self._now_ms = now_ms
-        self._published = threading.Condition()
-        self._wake = threading.Event()
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
-
-    def start(self) -> None:
-        """Begin with the newest checkpoint, whether or not it was published before."""
-        self._wake.set()
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End after the round under way."""
-        self._stopping.set()
-        self._wake.set()
-        self._thread.join()
-
-    def offer(self) -> None:
-        """There is a new checkpoint."""
-        self._wake.set()
-
-    def wait_for(self, size: int, *, timeout_s: float) -> StoredCheckpoint | None:
-        """The smallest published checkpoint that covers ``size`` leaves, or None when the time is up."""
-        with self._published:
-            self._published.wait_for(
-                lambda: self._store.published(covering=size) is not None, timeout=timeout_s
+    with ThreadPoolExecutor(max(1, len(clients)), thread_name_prefix="witness") as pool:
+        shown = list(pool.map(lambda client: _shown(client, origin), clients))
+    for client, data in zip(clients, shown, strict=True):
+        if data is not None:
+            anchors.verify_not_behind(
+                store, data, log_keys=log_keys, whose=f"the witness {client.witness.url}"
             )
-        return self._store.published(covering=size)
-
-    def _run(self) -> None:
-        pause_s = 0.0
-        with ThreadPoolExecutor(max(1, len(self._clients)), thread_name_prefix="witness") as pool:
-            while not self._stopping.is_set():
-                self._wake.wait(timeout=pause_s or None)
-                self._wake.clear()
-                if self._stopping.is_set():
-                    return
-                pause_s = self._pause_s(pause_s, complete=self._round(pool))
-
-    def _pause_s(self, before_s: float, *, complete: bool) -> float:
-        """Until the next round: after a failure twice as long each time; whoever waits for a quorum wakes us."""
-        limits = self._limits
-        if complete:
-            return limits.recosign_interval_s
-        longest_s = limits.recosign_interval_s / 2
-        return (
-            min(2 * before_s, longest_s)
-            if limits.retry_interval_s <= before_s <= longest_s
-            else limits.retry_interval_s
-        )
-
-    def _round(self, pool: ThreadPoolExecutor) -> bool:
-        """Ask every witness about the newest checkpoint; true if the quorum was met with fresh answers."""
-        signed = self._newest()
-        checkpoint = Checkpoint(self._policy.logs[0].key.name, signed.size, signed.root)
-        answers = list(pool.map(lambda client: self._ask(client, signed, checkpoint), self._clients))
-        kept = [item for answer in answers for item in answer]
-        fresh = {
-            witness.name
-            for witness in self._policy.witnesses
-            for item in kept
-            if item.cosignature.key == witness.key
-        }
-        complete = self._policy.is_quorum(fresh)
-        self._store.keep_cosignatures(
-            signed.size,
-            [_stored(item) for item in kept],
-            published_ms=self._now_ms() if complete else None,
-        )
-        with self._published:
-            self._published.notify_all()
-        return complete
-
-    def _ask(self, client: WitnessClient, signed: StoredCheckpoint, checkpoint: Checkpoint) -> list[Kept]:
-        try:
-            return client.cosign(signed, checkpoint)
-        except LogError as error:
-            _log.warning("no cosignature", witness=client.witness.url, size=signed.size, reason=str(error))
-            return []
 
 
-def _stored(kept: Kept) -> StoredCosignature:
-    key = kept.cosignature.key
-    return StoredCosignature(key.name, key.key_id, kept.signature.line, kept.cosignature.time_s)
+def _shown(client: WitnessClient, origin: str) -> bytes | None:
+    """The newest checkpoint that a witness shows, if it is one that it cosigned itself."""
+    try:
+        data = client.newest(origin)
+        if data is not None:
+            verify_note(parse_signed_checkpoint(data).note, client.witness.keys)
+    except LogError as error:
+        _log.warning("witness not asked", witness=client.witness.url, reason=str(error))
+        return None
+    return data
 
 
 def cosigned_note(store: Store, checkpoint: StoredCheckpoint) -> bytes:
