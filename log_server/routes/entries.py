@@ -1,8 +1,11 @@
 """The log's own interface, ``/api/v1``: look up, prove, search. Submitting is in ``direct``."""
 
-from flask import Blueprint, Response
+import hashlib
+
+from flask import Blueprint, Response, request
 
 from assay.log_server import views
+from assay.log_server.direct import read_body
 from assay.log_server.problem import NotFoundError
 from assay.log_server.routes import services
 from assay.log_server.routes.services import json_response
@@ -13,6 +16,7 @@ from assay.tlog.merkle import Hash
 
 blueprint = Blueprint("entries", __name__, url_prefix="/api/v1")
 
+MAX_BLOB_SIZE = 1 << 20
 SEARCH_TERMS = (
     "kind",
     "mrenclave",
@@ -127,6 +131,19 @@ def blob(hash_text: str) -> Response:
     response = Response(data, content_type="application/octet-stream")
     response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
     return response
+
+
+@blueprint.put("/blobs/sha256/<hash_text>")
+def put_blob(hash_text: str) -> Response:
+    """Keep evidence beside the log, under its hash: 201 if it is new, 200 if it was there. Needs a token."""
+    services.no_query()
+    services.require_token()
+    sha256 = strict.hex_bytes(hash_text, what="blob hash", length=32)
+    data = read_body(request.environ, limit=MAX_BLOB_SIZE)
+    if hashlib.sha256(data).digest() != sha256:
+        raise MalformedError("the body has another hash than the path", code="blob-hash")
+    new = services.log().store.keep_blob(data)
+    return json_response({"sha256": hash_text, "size": len(data)}, status=201 if new else 200)
 
 
 @blueprint.get("/log")

@@ -8,6 +8,7 @@ from flask import Response, current_app, request
 
 from assay.attest import jcs
 from assay.log_server.service import LogService
+from assay.log_server.tokens import TokenError
 from assay.tlog import strict
 from assay.tlog.errors import MalformedError
 
@@ -18,6 +19,18 @@ TOKENS = "assay_tokens"
 def log() -> LogService:
     """The log that this application serves."""
     return cast("LogService", current_app.extensions[EXTENSION])
+
+
+def require_token() -> None:
+    """Refuse a request without a token of this log.
+
+    Raises:
+        TokenError: there is none.
+    """
+    tokens = current_app.extensions[TOKENS]
+    if tokens is None:
+        raise TokenError("this needs a token, and the log has none")
+    tokens.verify(request.headers.get("Authorization"))
 
 
 def query(allowed: Collection[str]) -> dict[str, str]:
