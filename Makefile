@@ -15,13 +15,13 @@ env: .venv/.installed
 demo: env
 	$(BIN)/assay demo --dir demo $(if $(KEEP),--keep)
 
-# Chromium, for the tests that look at the log's pages; without it they skip and say so.
+# Chromium, for the tests that look at the log's pages, and PostgreSQL; without them those tests skip and say so.
 system:
-	@command -v chromium >/dev/null || { \
+	@{ command -v chromium >/dev/null && ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; } || { \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	    apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium >/dev/null; \
-	  else echo "chromium is not installed: the browser tests will skip (Debian: apt-get install chromium)"; fi; } \
-	|| echo "chromium could not be installed: the browser tests will skip"
+	    apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium postgresql >/dev/null; \
+	  else echo "install chromium and postgresql (Debian: apt-get), or their tests will skip"; fi; } \
+	|| echo "chromium or postgresql could not be installed: their tests will skip"
 
 test: env system
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal tests
@@ -40,4 +40,4 @@ faults: env
 	ASSAY_KILL_ROUNDS=50 $(BIN)/python -m pytest -q tests/faults
 
 bench: env
-	$(BIN)/python bench/submit.py
+	$(BIN)/python bench/log.py

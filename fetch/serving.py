@@ -17,6 +17,7 @@ from granian.log import LogLevels
 
 from assay.tlog.errors import MalformedError, UnavailableError
 
+_PARENT = "ASSAY_SERVER_PID"
 _PARENT_POLL_S = 0.5
 _CONNECTIONS = 4096
 """Connections that a worker keeps open; a request waits on its own for a thread."""
@@ -49,6 +50,7 @@ def serve_wsgi(factory: str, *, listen: str, threads: int, workers: int = 1) -> 
     """
     host, port = parse_address(listen)
     require_free(listen)
+    os.environ[_PARENT] = str(os.getpid())
     Granian(
         factory,
         address=host,
@@ -58,6 +60,8 @@ def serve_wsgi(factory: str, *, listen: str, threads: int, workers: int = 1) -> 
         workers=workers,
         blocking_threads=threads,
         backpressure=_CONNECTIONS,
+        respawn_failed_workers=True,
+        respawn_interval=1.0,
         log_level=LogLevels.error,
         working_dir=Path.cwd(),
     ).serve()
@@ -84,7 +88,9 @@ def require_free(listen: str) -> None:
 
 def end_with_parent() -> None:
     """From now on, end this process as soon as its parent has ended."""
-    threading.Thread(target=_watch, args=(os.getppid(),), daemon=True).start()
+    # Asked of the environment: the parent may be gone before the worker comes to look who it is.
+    parent = int(os.environ.get(_PARENT, os.getppid()))
+    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
 
 
 def _watch(parent: int) -> NoReturn:

@@ -49,30 +49,29 @@ class Postgres:
 
     def start(self) -> None:
         """Start, or start again; returns once it takes connections."""
-        settings = [
-            "-c",
-            "max_connections=200",
-            "-c",
-            "unix_socket_directories=",
-            "-c",
-            "listen_addresses=127.0.0.1",
-        ]
+        deadline = time.monotonic() + 60
+        self._launch()
+        while not self._answers():
+            if time.monotonic() > deadline:
+                raise AssertionError("PostgreSQL does not start")
+            if self._process is None or self._process.poll() is not None:
+                self._launch()  # after a kill its children may hold on to the memory for a moment
+            time.sleep(0.1)
+
+    def _launch(self) -> None:
+        settings = ["max_connections=200", "unix_socket_directories=", "listen_addresses=127.0.0.1"]
+        options = [part for setting in settings for part in ("-c", setting)]
         self._process = subprocess.Popen(
-            self._command("postgres", "-D", str(self._data), "-p", str(self.port), *settings),
+            self._command("postgres", "-D", str(self._data), "-p", str(self.port), *options),
             cwd=self.folder,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        deadline = time.monotonic() + 60
-        while subprocess.run(
-            self._command("pg_isready", "-h", "127.0.0.1", "-p", str(self.port)),
-            capture_output=True,
-            check=False,
-        ).returncode:
-            if time.monotonic() > deadline:
-                raise AssertionError("PostgreSQL does not start")
-            time.sleep(0.1)
+
+    def _answers(self) -> bool:
+        asked = self._command("pg_isready", "-h", "127.0.0.1", "-p", str(self.port))
+        return subprocess.run(asked, capture_output=True, check=False).returncode == 0
 
     def stop(self, *, kill: bool = False) -> None:
         """End it: orderly, or as a power cut would."""
