@@ -1,9 +1,9 @@
 """For operators: alive, ready, healthy, counted."""
 
-from flask import Blueprint, Response
+from flask import Blueprint, Response, request
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from assay.log_server import health, metrics
+from assay.log_server import health, metrics, openapi
 from assay.log_server.routes import services
 from assay.log_server.routes.services import json_response
 from assay.log_server.service import now_ms
@@ -29,6 +29,14 @@ def readyz() -> Response:
     response = json_response(body, status=200 if ready else 503)
     response.headers["Cache-Control"] = "no-store"
     return response
+
+
+@blueprint.get("/openapi.json")
+def description() -> Response:
+    """The OpenAPI description of this very interface."""
+    services.no_query()
+    log = services.log()
+    return json_response(openapi.document(origin=log.config.origin, prefix=request.script_root))
 
 
 @blueprint.get("/metrics")
