@@ -87,10 +87,11 @@ def list_tokens(directory: Path, as_json: bool) -> None:
 @token.command()
 @click.argument("name")
 @_DIR
-def revoke(name: str, directory: Path) -> None:
+@_JSON
+def revoke(name: str, directory: Path, as_json: bool) -> None:
     """Remove a token. Running servers notice at once."""
     _tokens(directory).revoke(name)
-    click.echo(f"the token {name!r} is revoked")
+    click.echo(json.dumps({"name": name, "revoked": True}) if as_json else f"the token {name!r} is revoked")
 
 
 def _tokens(directory: Path) -> TokenFile:
