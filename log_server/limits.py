@@ -17,7 +17,9 @@ from assay.tlog.errors import UnavailableError
 
 _MAX_CLIENTS = 20_000
 _WINDOW_S = 120.0
+_SWEEP_S = 1.0
 _IPV6_PREFIX = 64
+_STRANGERS = "everybody else"
 
 
 class RateLimitedError(UnavailableError):
@@ -43,6 +45,7 @@ class RateLimit:
         self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
         self._max_clients = max_clients
         self._known: dict[str, float] = {}
+        self._swept = float("-inf")
         self._lock = threading.Lock()
 
     def spend(self, client: str) -> None:
@@ -65,11 +68,18 @@ class RateLimit:
         now = time.monotonic()
         with self._lock:
             if client not in self._known and len(self._known) >= self._max_clients:
-                self._known = {name: seen for name, seen in self._known.items() if now - seen < _WINDOW_S}
+                self._sweep(now)
                 if len(self._known) >= self._max_clients:
-                    return "everybody else"
+                    return _STRANGERS
             self._known[client] = now
         return client
+
+    def _sweep(self, now: float) -> None:
+        """Forget who has not asked for a while; not at every request of a flood, for it costs milliseconds."""
+        if now - self._swept < _SWEEP_S:
+            return
+        self._swept = now
+        self._known = {name: seen for name, seen in self._known.items() if now - seen < _WINDOW_S}
 
 
 def client_address(remote: str, forwarded: str | None, *, trusted_proxies: int) -> str:
@@ -86,6 +96,8 @@ def client_address(remote: str, forwarded: str | None, *, trusted_proxies: int) 
         parsed = ipaddress.ip_address(address)
     except ValueError:
         return remote
+    if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is not None:
+        return str(parsed.ipv4_mapped)  # as a socket for both families shows an IPv4 client
     if parsed.version == 6:
         return str(ipaddress.ip_network((parsed, _IPV6_PREFIX), strict=False))
     return str(parsed)
