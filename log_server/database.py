@@ -119,12 +119,24 @@ _COPY_TYPES = {"BigInteger": "int8", "Integer": "int4", "LargeBinary": "bytea", 
 
 
 def _postgresql(url: str, *, connections: int, cache_kib: int, **options: Any) -> Engine:
-    return create_engine(url, pool_pre_ping=True, pool_size=connections, max_overflow=0, **options)
+    return create_engine(
+        url,
+        pool_pre_ping=True,
+        pool_size=connections,
+        max_overflow=0,
+        hide_parameters=True,  # entries have no place in the operator's log
+        **options,
+    )
 
 
 def _sqlite(url: str, *, connections: int, cache_kib: int, **options: Any) -> Engine:
     engine = create_engine(
-        url, connect_args={"timeout": 30}, pool_size=connections, max_overflow=0, **options
+        url,
+        connect_args={"timeout": 30},
+        pool_size=connections,
+        max_overflow=0,
+        hide_parameters=True,
+        **options,
     )
 
     @event.listens_for(engine, "connect")
