@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-import structlog
-from flask import Flask, Response, render_template, request
+from flask import Flask, Response, current_app, render_template, request
 from werkzeug.exceptions import HTTPException, NotFound
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
-from assay.log_server.direct import HEADERS, Direct
+from assay.log_server import faults, headers
+from assay.log_server.direct import Direct
 from assay.log_server.problem import NotFoundError, document, problem
 from assay.log_server.routes import batch, entries, operate, pages, rekor, services
 from assay.log_server.service import LogService
@@ -18,14 +18,13 @@ from assay.tlog.errors import LogError
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
-_log = structlog.get_logger("http")
-
 _HTTP_CODES = {404: "not-found", 405: "method", 413: "too-large"}
 
 
 def create_app(log: LogService, *, tokens: TokenFile | None = None) -> Flask:
     """The WSGI application of one log, whose threads the caller starts and stops."""
     app = Flask(__name__)
+    app.url_map.merge_slashes = False  # one address for each thing, and no redirects
     app.jinja_options = {"trim_blocks": True, "lstrip_blocks": True}
     app.extensions[services.EXTENSION] = log
     app.extensions[services.TOKENS] = tokens
@@ -35,6 +34,7 @@ def create_app(log: LogService, *, tokens: TokenFile | None = None) -> Flask:
     app.register_error_handler(LogError, _refused)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(Exception, _internal_error)
+    app.before_request(_options)
     app.after_request(_headers)
     app.wsgi_app = Direct(app.wsgi_app, log)  # type: ignore[method-assign]
     return app
@@ -71,14 +71,24 @@ def _http_error(error: HTTPException) -> Response:
         return _page(status, error.name, detail)
     response = document(status, code=_HTTP_CODES.get(status, "http"), detail=detail)
     if status == 405:
-        response.headers["Allow"] = dict(error.get_headers()).get("Allow", "GET")
+        found = dict(error.get_headers()).get("Allow", "GET")
+        response.headers["Allow"] = headers.allowed(request.path, set(found.split(", ")))
     return response
 
 
 def _internal_error(error: Exception) -> Response:
-    # A fault of ours: the log has the traceback, the other side a fixed sentence.
-    _log.error("internal error", path=request.path, exc_info=error)
-    return document(500, code="internal", detail="the server failed; the operator's log says why")
+    return _refused(faults.refusal_of(error))
+
+
+def _options() -> Response | None:
+    """Answer ``OPTIONS``, also a browser's question whether it may read this (CORS)."""
+    if request.method != "OPTIONS" or request.routing_exception is not None:
+        return None
+    found = current_app.make_default_options_response().allow
+    response = Response(status=204)
+    del response.headers["Content-Type"]
+    response.headers["Allow"] = headers.allowed(request.path, {str(method) for method in found})
+    return response
 
 
 def _page(status: int, title: str, detail: str) -> Response:
@@ -91,8 +101,4 @@ def _page(status: int, title: str, detail: str) -> Response:
 
 
 def _headers(response: Response) -> Response:
-    for name, value in HEADERS.items():
-        response.headers[name] = value
-    if request.path.startswith(("/api/", "/tile/", "/checkpoint")):
-        response.headers["Access-Control-Allow-Origin"] = "*"
-    return response
+    return headers.finish(response, method=request.method, path=request.path)

@@ -14,6 +14,8 @@ from urllib.parse import parse_qsl
 
 import orjson
 
+from assay.log_server import faults, headers
+from assay.log_server.headers import CORS, IMMUTABLE, PREFLIGHT, SECURITY, SUBMIT_PATH
 from assay.log_server.problem import MethodError, NotFoundError, problem
 from assay.log_server.service import LogService
 from assay.log_server.store import PublishedMark
@@ -27,16 +29,9 @@ if TYPE_CHECKING:
 
 MAX_BODY_SIZE = 256 * 1024
 
-HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Content-Security-Policy": "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; "
-    "form-action 'self'; frame-ancestors 'none'",
-}
-"""On every answer of the server, this module's and Flask's."""
-
-_READ = {**HEADERS, "Access-Control-Allow-Origin": "*"}
-_FULL = "public, max-age=31536000, immutable"
+_READ = {**SECURITY, **CORS}
+_SUBMITTED = {**SECURITY, "Content-Type": "application/json"}
+_FULL = IMMUTABLE
 _PARTIAL = "public, max-age=60"
 _FRESH = "public, max-age=1, must-revalidate"
 
@@ -65,20 +60,19 @@ class Direct:
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         """Answer, or pass on."""
-        answer = self._route(environ["REQUEST_METHOD"], environ["PATH_INFO"])
+        method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
+        answer = self._route(method, path)
         if answer is None:
             return self._app(environ, start_response)
         try:
             found = answer(environ)
-        except LogError as error:
-            response = problem(error)
-            response.headers.update(HEADERS)
-            response.headers["Cache-Control"] = "no-store"
-            return response(environ, start_response)
+        except Exception as error:  # noqa: BLE001  # the last resort: nothing leaves without an answer
+            refusal = error if isinstance(error, LogError) else faults.refusal_of(error)
+            return headers.finish(problem(refusal), method=method, path=path)(environ, start_response)
         return _send(found, environ, start_response)
 
     def _route(self, method: str, path: str) -> "Callable[[WSGIEnvironment], Answer] | None":
-        if path == "/api/v1/entries":
+        if path == SUBMIT_PATH:
             return self._submit if method == "POST" else None
         path = path.removeprefix("/api/v2")
         if path != "/checkpoint" and not path.startswith("/tile/"):
@@ -89,12 +83,13 @@ class Direct:
 
     def _submit(self, environ: "WSGIEnvironment") -> Answer:
         """Take one entry in: 201 if it is new, 200 if it was there."""
-        wait = query(environ, ("wait",)).get("wait", "integrated")
-        if wait not in ("integrated", "witnessed"):
-            raise MalformedError("wait: neither 'integrated' nor 'witnessed'", code="query")
-        submitted = self._log.submit(read_body(environ, limit=MAX_BODY_SIZE), witnessed=wait == "witnessed")
-        headers = {**HEADERS, "Content-Type": "application/json"}
-        return Answer(201 if submitted.new else 200, orjson.dumps(submitted.to_json()) + b"\n", headers)
+        with self._log.open_for_writes():
+            wait = query(environ, ("wait",)).get("wait", "integrated")
+            if wait not in ("integrated", "witnessed"):
+                raise MalformedError("wait: neither 'integrated' nor 'witnessed'", code="query")
+            data = read_body(environ, limit=MAX_BODY_SIZE)
+            submitted = self._log.submit(data, witnessed=wait == "witnessed")
+        return Answer(201 if submitted.new else 200, orjson.dumps(submitted.to_json()) + b"\n", _SUBMITTED)
 
     def _newest(self, environ: "WSGIEnvironment") -> Answer:
         """The newest checkpoint that meets the witness policy, formatted again only when it has changed."""
@@ -150,9 +145,7 @@ class Direct:
 
 def _preflight(environ: "WSGIEnvironment") -> Answer:
     """Any page may read the log (CORS)."""
-    return Answer(
-        204, b"", {**_READ, "Access-Control-Allow-Methods": "GET, HEAD", "Access-Control-Max-Age": "86400"}
-    )
+    return Answer(204, b"", {**_READ, **PREFLIGHT, "Allow": "GET, HEAD, OPTIONS"})
 
 
 def _only_read(environ: "WSGIEnvironment") -> Answer:
@@ -179,7 +172,8 @@ def read_body(environ: "WSGIEnvironment", *, limit: int) -> bytes:
     """The request's body.
 
     Raises:
-        MalformedError: longer than ``limit`` bytes (code ``too-large``); no more than that is read.
+        MalformedError: longer than ``limit`` bytes (code ``too-large``), of which no more than that is read;
+            or cut short (code ``truncated``), for half of a batch is not what somebody meant to submit.
     """
     length = environ.get("CONTENT_LENGTH") or ""
     if length.isdigit() and int(length) > limit:
@@ -189,12 +183,14 @@ def read_body(environ: "WSGIEnvironment", *, limit: int) -> bytes:
     data: bytes = environ["wsgi.input"].read(int(length) if length.isdigit() else limit + 1)
     if len(data) > limit:
         raise MalformedError(f"a body of more than {limit} bytes", code="too-large")
+    if length.isdigit() and len(data) < int(length):
+        raise MalformedError(f"the body ends after {len(data)} of {length} bytes", code="truncated")
     return data
 
 
 def _readable(content: bytes, *, kind: str, caching: str, tag: str) -> Answer:
-    headers = {**_READ, "Content-Type": kind, "Cache-Control": caching, "ETag": f'"{tag}"'}
-    return Answer(200, content, headers)
+    fields = {**_READ, "Content-Type": kind, "Cache-Control": caching, "ETag": f'"{tag}"'}
+    return Answer(200, content, fields)
 
 
 def _conditional(answer: Answer, environ: "WSGIEnvironment") -> Answer:
@@ -209,8 +205,8 @@ def _conditional(answer: Answer, environ: "WSGIEnvironment") -> Answer:
 
 
 def _send(answer: Answer, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-    headers = list(answer.headers.items())
+    fields = list(answer.headers.items())
     if answer.status not in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED):
-        headers.append(("Content-Length", str(len(answer.body))))
-    start_response(f"{answer.status} {HTTPStatus(answer.status).phrase}", headers)
+        fields.append(("Content-Length", str(len(answer.body))))
+    start_response(f"{answer.status} {HTTPStatus(answer.status).phrase}", fields)
     return [] if environ["REQUEST_METHOD"] == "HEAD" else [answer.body]

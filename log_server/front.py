@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from assay.log_server import metrics
+from assay.log_server import headers, metrics
 from assay.log_server.config import Config
 from assay.log_server.limits import RateLimit, client_address
+from assay.log_server.logs import REQUEST_ID
 from assay.log_server.problem import problem
 from assay.log_server.routes import rekor
 from assay.log_server.tokens import TokenFile
@@ -28,6 +29,7 @@ _ROUTES = re.compile(
     r"/(?:api/v2/)?(?:(checkpoint)$|(tile/entries)/|(tile)/)"
     r"|/(api/v1/(?:entries/batch|entries|leaves|consistency|checkpoints|blobs|log))(?=/|$)"
     r"|/(api/v2/log/entries|livez|readyz|health|metrics|openapi\.json)$"
+    r"|/((?:index|checkpoints|witnesses|verify|search)(?:\.json)?)$"
     r"|/(entry|m|product|signer|enclave|static)/"
 )
 
@@ -56,27 +58,34 @@ class Front:
         began = time.perf_counter()
         given = environ.get("HTTP_X_REQUEST_ID", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
-        environ["assay.request_id"] = request_id
         client = client_address(
             environ.get("REMOTE_ADDR", ""), environ.get("HTTP_X_FORWARDED_FOR"), trusted_proxies=self._proxies
         )
-        started = ["500"]
+        started: list[tuple[str, list[tuple[str, str]]]] = []
 
-        def start(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
-            started[0] = status
-            return start_response(status, [*headers, ("X-Request-Id", request_id)], *rest)
+        def start(status: str, fields: list[tuple[str, str]], *rest: Any) -> Any:
+            started.append((status, fields))
+            return start_response(status, [*fields, ("X-Request-Id", request_id)], *rest)
 
-        app = self._refuse(environ, client) or self._app
-        answer = app(environ, start)
-        self._note(environ, client, request_id, int(started[0][:3]), time.perf_counter() - began)
+        named = REQUEST_ID.set(request_id)
+        try:
+            app = self._refuse(environ, client) or self._app
+            answer = app(environ, start)
+            status, fields = started[-1]
+            seconds = time.perf_counter() - began
+            self._note(environ, client, int(status[:3]), _length(environ, fields), seconds)
+        finally:
+            REQUEST_ID.reset(named)
         return answer
 
     def _refuse(self, environ: "WSGIEnvironment", client: str) -> "WSGIApplication | None":
         """The application that refuses this client, or None."""
+        path = environ["PATH_INFO"]
         try:
             self._count(environ, client)
         except LogError as error:
-            return rekor.refused(error) if environ["PATH_INFO"] == rekor.PATH else problem(error)
+            response = rekor.refused(error) if path == rekor.PATH else problem(error)
+            return headers.finish(response, method=environ["REQUEST_METHOD"], path=path)
         return None
 
     def _count(self, environ: "WSGIEnvironment", client: str) -> None:
@@ -92,7 +101,7 @@ class Front:
             self._writes.spend(client)
 
     def _note(
-        self, environ: "WSGIEnvironment", client: str, request_id: str, status: int, seconds: float
+        self, environ: "WSGIEnvironment", client: str, status: int, length: int, seconds: float
     ) -> None:
         method = environ["REQUEST_METHOD"] if environ["REQUEST_METHOD"] in _METHODS else "other"
         route = route_of(environ["PATH_INFO"])
@@ -104,9 +113,16 @@ class Front:
                 route=route,
                 status=status,
                 duration_ms=round(seconds * 1000, 1),
+                bytes=length,
                 client=client,
-                request_id=request_id,
             )
+
+
+def _length(environ: "WSGIEnvironment", fields: list[tuple[str, str]]) -> int:
+    """The bytes of the body that is sent."""
+    if environ["REQUEST_METHOD"] == "HEAD":
+        return 0
+    return next((int(value) for name, value in fields if name.lower() == "content-length"), 0)
 
 
 def route_of(path: str) -> str:

@@ -6,7 +6,8 @@ statuses, kinds and our own codes, never what a client made up.
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 
 from prometheus_client import REGISTRY as _IN_MEMORY
@@ -70,19 +71,32 @@ class Metrics:
         _PUBLISH_SECONDS.labels(self._origin).observe(seconds)
 
 
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A gauge of one log as it is now; of one of its witnesses, if that has a name."""
+
+    name: str
+    text: str
+    value: float
+    witness: str | None = None
+
+
 class _Gauges(Collector):
     """Figures that are true at the scrape; only counters are kept."""
 
-    def __init__(self, figures: Mapping[str, tuple[str, float]], origin: str) -> None:
+    def __init__(self, figures: Sequence[Figure], origin: str) -> None:
         self._figures = figures
         self._origin = origin
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """One family a figure, and the version."""
-        for name, (text, value) in self._figures.items():
-            family = GaugeMetricFamily(name, text, labels=["origin"])
-            family.add_metric([self._origin], value)
-            yield family
+        families: dict[str, GaugeMetricFamily] = {}
+        for figure in self._figures:
+            labels = ["origin"] if figure.witness is None else ["origin", "witness"]
+            made = GaugeMetricFamily(figure.name, figure.text, labels=labels)
+            values = [self._origin] if figure.witness is None else [self._origin, figure.witness]
+            families.setdefault(figure.name, made).add_metric(values, figure.value)
+        yield from families.values()
         build = GaugeMetricFamily("assay_build_info", "The version that runs", labels=["version"])
         build.add_metric([version("assay-log")], 1)
         yield build
@@ -94,11 +108,11 @@ def request_answered(route: str, method: str, status: int, seconds: float) -> No
     _REQUEST_SECONDS.labels(route).observe(seconds)
 
 
-def exposition(gauges: Mapping[str, tuple[str, float]], *, origin: str) -> bytes:
+def exposition(gauges: Sequence[Figure], *, origin: str) -> bytes:
     """The Prometheus text: everything counted, by all processes, and gauges as they are now.
 
     Args:
-        gauges: name -> help text and value.
+        gauges: the log's state.
         origin: the label of the gauges.
     """
     now = CollectorRegistry()

@@ -279,23 +279,29 @@ def _ref(name: str) -> Schema:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def _object(required: dict[str, Schema], *, more: bool = False) -> Schema:
+def _object(
+    required: dict[str, Schema], *, more: bool = False, optional: dict[str, Schema] | None = None
+) -> Schema:
     return {
         "type": "object",
         "required": list(required),
-        "properties": required,
+        "properties": {**required, **(optional or {})},
         **({} if more else {"additionalProperties": False}),
     }
 
 
 def _schemas() -> Schema:
     nullable_index = {"type": ["integer", "null"]}
+    problem: dict[str, Schema] = {
+        "type": _STRING,
+        "title": _STRING,
+        "status": _INTEGER,
+        "code": _STRING,
+        "detail": _STRING,
+    }
     entries = {"type": "array", "items": _ref("Entry")}
     return {
-        "Problem": _object(
-            {"type": _STRING, "title": _STRING, "status": _INTEGER, "code": _STRING, "detail": _STRING},
-            more=True,
-        ),
+        "Problem": _object(problem, more=True, optional={"request_id": _STRING}),
         "Status": _object({"code": _INTEGER, "message": _STRING, "details": {"type": "array"}}),
         "Submission": _object(
             {
@@ -314,5 +320,14 @@ def _schemas() -> Schema:
         ),
         "Checkpoints": _object({"checkpoints": {"type": "array"}, "before": nullable_index}),
         "Log": _object({"origin": _STRING, "vkeys": {"type": "array"}, "size": _INTEGER}, more=True),
-        "Health": _object({"ready": {"type": "boolean"}, "checks": {"type": "array"}}),
+        "Health": _object(
+            {
+                "ready": {"type": "boolean"},
+                "frozen": nullable_index,
+                "checks": {"type": "array", "items": _ref("Check")},
+            }
+        ),
+        "Check": _object(
+            {"name": _STRING, "result": {"type": "string", "enum": ["pass", "fail"]}, "detail": _STRING}
+        ),
     }

@@ -1,6 +1,7 @@
 """Problem documents (RFC 9457): how every refusal looks to a program.
 
-``application/problem+json`` with ``title``, ``status``, ``detail`` and a stable ``code``; some carry more.
+``application/problem+json`` with ``title``, ``status``, ``detail`` and a stable ``code``, and the
+``request_id`` under which the operator's log has it; some carry more.
 """
 
 import json
@@ -10,6 +11,7 @@ from typing import Any
 
 from flask import Response
 
+from assay.log_server.logs import REQUEST_ID
 from assay.tlog.errors import LogError, MalformedError, StaleError, UnavailableError, UntrustedError
 
 CONTENT_TYPE = "application/problem+json"
@@ -80,7 +82,7 @@ def headers_of(error: LogError, status: int) -> dict[str, str]:
 
 def document(status: int, *, code: str, detail: str, extra: Mapping[str, Any] | None = None) -> Response:
     """A problem document."""
-    body = {
+    body: dict[str, Any] = {
         "type": f"urn:assay:problem:{code}",
         "title": HTTPStatus(status).phrase,
         "status": status,
@@ -88,4 +90,7 @@ def document(status: int, *, code: str, detail: str, extra: Mapping[str, Any] | 
         "detail": detail,
         **(extra or {}),
     }
+    request_id = REQUEST_ID.get()
+    if request_id is not None:
+        body["request_id"] = request_id
     return Response(json.dumps(body) + "\n", status=status, content_type=CONTENT_TYPE)

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 
 from assay.attest.admission import Admitted
 from assay.log_server.anchor import Anchor, Anchoring
@@ -40,6 +40,9 @@ from assay.tlog.merkle import Hash
 from assay.tlog.tlog_proof import TlogProof
 
 _log = structlog.get_logger("sequencer")
+
+_TRY_AGAIN_S = 1.0
+"""How often a server that could not store a batch tries whether it can, when it is asked."""
 
 _OF_NO_ENTRY = (OperationalError, InterfaceError, OSError, LogError)
 """Failures that no entry causes. After any other each group is tried alone, so that one cannot hold up the rest."""
@@ -173,6 +176,7 @@ class Sequencer:
         self._observer = observer
         self._halted: InconsistentError | None = None
         self._trouble: LogError | None = None
+        self._tried_s = float("-inf")
         self._queue = _Queue(limits.max_queue)
         self._thread = threading.Thread(target=self._run, name="sequencer", daemon=True)
 
@@ -186,13 +190,28 @@ class Sequencer:
         self._thread.join()
 
     def verify_working(self) -> None:
-        """Check that the last batch, if there was one, could be stored.
+        """Check that the last batch could be stored or, if it could not, that one could be now.
+
+        Whoever sends no requests to a server that is not ready would otherwise wait for ever for the batch that
+        shows it ready again. It is tried once a second at most, since anybody may ask.
 
         Raises:
             LogError: it could not; what is wrong then.
         """
-        if self._trouble is not None:
-            raise self._trouble
+        trouble = self._trouble
+        if trouble is None:
+            return
+        now_s = time.monotonic()
+        if self._halted is not None or now_s - self._tried_s < _TRY_AGAIN_S:
+            raise trouble
+        self._tried_s = now_s
+        try:
+            self._store.verify_writable()
+            self._anchoring.cover(self._store.latest())
+        except (SQLAlchemyError, OSError, LogError) as error:
+            raise trouble from error
+        if self._trouble is trouble:
+            self._trouble = None
 
     @property
     def queued(self) -> int:

@@ -1,8 +1,8 @@
 """What the routes call: the log as a whole, wired once, without HTTP."""
 
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from assay.log_server.config import Config
 from assay.log_server.copies import open_target
 from assay.log_server.export import Exporter
 from assay.log_server.metrics import Metrics
-from assay.log_server.problem import NotFoundError, QuorumUnavailableError
+from assay.log_server.problem import FrozenError, NotFoundError, QuorumUnavailableError
 from assay.log_server.publishing import Publications, Publisher
 from assay.log_server.roles import Role
 from assay.log_server.sequencer import Sequenced, Sequencer
@@ -78,6 +78,7 @@ class LogService:
 
     def __init__(self, config: Config, *, folder: Path) -> None:
         self.config = config
+        self._frozen = False
         self.metrics = Metrics(config.origin)
         self.signers = wiring.read_signers(folder / config.key, origin=config.origin)
         self.policy = wiring.read_witness_policy(config, folder=folder)
@@ -157,6 +158,35 @@ class LogService:
             role.stop()
         self._publications.stop()
         self.store.close()
+
+    def verify_open(self) -> None:
+        """Check that the log still takes entries. Freezing is for good, so once seen it is not asked for again.
+
+        Raises:
+            FrozenError: it does not.
+        """
+        self._frozen = self._frozen or self.store.frozen_ms() is not None
+        if self._frozen:
+            raise FrozenError("this log is frozen: it is complete, and takes no more entries")
+
+    @contextmanager
+    def open_for_writes(self) -> Iterator[None]:
+        """Let a frozen log say that it is frozen, whatever else is wrong with what is submitted.
+
+        What is accepted pays nothing for it: the sequencer looks under the tree's lock anyway.
+
+        Raises:
+            FrozenError: it takes no more entries.
+        """
+        if self._frozen:
+            self.verify_open()
+        try:
+            yield
+        except UnavailableError:
+            raise  # says nothing against the submission, which may even be in
+        except LogError:
+            self.verify_open()
+            raise
 
     def submit(self, data: bytes, *, witnessed: bool) -> Submitted:
         """Take one entry in and prove it.

@@ -5,6 +5,7 @@ and with the log's keys fork it, which is what witnesses and the anchor are for.
 """
 
 import hashlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -121,6 +122,18 @@ class Store:
         """Keep evidence beside the log; false if it was there."""
         with self._database.writing() as connection:
             return _keep_blob(connection, data)
+
+    def verify_writable(self) -> None:
+        """Commit something, durably, and leave nothing of it.
+
+        Raises:
+            SQLAlchemyError, OSError: the database takes no writes now.
+        """
+        data = os.urandom(32)  # what was never there, so that it is written
+        with self._database.writing() as connection:
+            _keep_blob(connection, data)
+            table = models.blob
+            connection.execute(table.delete().where(table.c.sha256 == hashlib.sha256(data).digest()))
 
     def latest(self) -> StoredCheckpoint:
         """The newest checkpoint that the log signed; of size 0 in a fresh log.

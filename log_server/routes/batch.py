@@ -23,6 +23,7 @@ CONTENT_TYPE = "application/x-ndjson"
 @blueprint.post("/api/v1/entries/batch")
 def submit_batch() -> Response:
     """Take many entries in; 200 whenever each of them got its answer."""
+    services.log().verify_open()
     services.no_query()
     lines = read_body(request.environ, limit=MAX_BODY_SIZE).split(b"\n")
     if lines[-1] == b"":

@@ -6,6 +6,7 @@ from flask import Blueprint, Response, request
 
 from assay.log_server import views
 from assay.log_server.direct import read_body
+from assay.log_server.headers import IMMUTABLE
 from assay.log_server.problem import NotFoundError
 from assay.log_server.routes import services
 from assay.log_server.routes.services import json_response
@@ -56,7 +57,12 @@ def search() -> Response:
 def entry(index_text: str) -> Response:
     """One entry, decoded and raw."""
     services.no_query()
-    return json_response(_entry(_index(index_text)))
+    index = _index(index_text)
+    response = json_response(_entry(index))
+    mark = services.log().store.published_mark()
+    if mark is not None and mark[0] > index:
+        response.headers["Cache-Control"] = IMMUTABLE
+    return response
 
 
 @blueprint.get("/leaves/<hash_text>")
@@ -129,15 +135,16 @@ def blob(hash_text: str) -> Response:
     if data is None:
         raise NotFoundError("no blob has this hash")
     response = Response(data, content_type="application/octet-stream")
-    response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
+    response.headers["Cache-Control"] = IMMUTABLE
     return response
 
 
 @blueprint.put("/blobs/sha256/<hash_text>")
 def put_blob(hash_text: str) -> Response:
     """Keep evidence beside the log, under its hash: 201 if it is new, 200 if it was there. Needs a token."""
-    services.no_query()
     services.require_token()
+    services.log().verify_open()
+    services.no_query()
     sha256 = strict.hex_bytes(hash_text, what="blob hash", length=32)
     data = read_body(request.environ, limit=MAX_BLOB_SIZE)
     if hashlib.sha256(data).digest() != sha256:

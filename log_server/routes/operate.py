@@ -4,6 +4,7 @@ from flask import Blueprint, Response, request
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from assay.log_server import health, metrics, openapi
+from assay.log_server.problem import RETRY_AFTER_S
 from assay.log_server.routes import services
 from assay.log_server.routes.services import json_response
 from assay.log_server.service import now_ms
@@ -23,11 +24,11 @@ def livez() -> Response:
 def readyz() -> Response:
     """Whether the log does what it is for: 200 or 503, and each check with its result."""
     services.no_query()
-    checks = health.checks(services.log(), now_ms=now_ms())
-    ready = all(check.passed for check in checks)
-    body = {"ready": ready, "checks": [check.to_json() for check in checks]}
-    response = json_response(body, status=200 if ready else 503)
+    report = health.report(services.log(), now_ms=now_ms())
+    response = json_response(report.to_json(), status=200 if report.ready else 503)
     response.headers["Cache-Control"] = "no-store"
+    if not report.ready:
+        response.headers["Retry-After"] = str(RETRY_AFTER_S)
     return response
 
 

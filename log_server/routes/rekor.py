@@ -6,19 +6,16 @@ Nothing here looks like the rest of our interface: answers are protobuf messages
 
 from http import HTTPStatus
 
-import structlog
 from flask import Blueprint, Response, request
 from werkzeug.exceptions import HTTPException
 
 from assay.attest import entry
-from assay.log_server import problem, rekor
+from assay.log_server import faults, problem, rekor
 from assay.log_server.routes import services
 from assay.log_server.routes.services import json_response
 from assay.log_server.service import LogService, Submitted
 from assay.tlog import tlog_proof
 from assay.tlog.errors import LogError, MalformedError, UntrustedError
-
-_log = structlog.get_logger("rekor")
 
 PATH = "/api/v2/log/entries"
 WITNESSED_TIMEOUT_S = 2.0
@@ -40,12 +37,13 @@ _FROZEN = "This log has been frozen, please switch to the latest log."
 @blueprint.post(PATH)
 def create_entry() -> Response:
     """Log a signature and answer with its proof; the same entry again gets 201 and a proof again."""
-    services.no_query()
-    data = request.stream.read(rekor.MAX_REQUEST_SIZE + 1)
-    if len(data) > rekor.MAX_REQUEST_SIZE:
-        raise MalformedError(f"a body of more than {rekor.MAX_REQUEST_SIZE} bytes", code="too-large")
     log = services.log()
-    submitted = log.submit(entry.format_entry(rekor.parse_request(data)), witnessed=False)
+    with log.open_for_writes():
+        services.no_query()
+        data = request.stream.read(rekor.MAX_REQUEST_SIZE + 1)
+        if len(data) > rekor.MAX_REQUEST_SIZE:
+            raise MalformedError(f"a body of more than {rekor.MAX_REQUEST_SIZE} bytes", code="too-large")
+        submitted = log.submit(entry.format_entry(rekor.parse_request(data)), witnessed=False)
     proof = tlog_proof.parse_proof(_proof(log, submitted).encode())
     return json_response(
         rekor.transparency_log_entry(submitted.leaf, proof, keys=log.log_keys), status=HTTPStatus.CREATED
@@ -64,7 +62,11 @@ def refused(error: LogError) -> Response:
     status = problem.status_of(error)
     if isinstance(error, UntrustedError) and error.code not in _FORBIDDEN:
         status = 400 if status == 403 else status
-    return status_document(status, _FROZEN if status == 405 else str(error))
+    response = status_document(status, _FROZEN if status == 405 else str(error))
+    response.headers.update(problem.headers_of(error, status))
+    if status == 405:
+        response.headers["Allow"] = "OPTIONS"
+    return response
 
 
 @blueprint.errorhandler(HTTPException)
@@ -80,8 +82,7 @@ def http_error(error: HTTPException) -> Response:
 @blueprint.errorhandler(Exception)
 def internal_error(error: Exception) -> Response:
     """A fault of ours: the operator's log has the traceback, the other side a fixed sentence."""
-    _log.error("internal error", path=request.path, exc_info=error)
-    return status_document(500, "the server failed; the operator's log says why")
+    return refused(faults.refusal_of(error))
 
 
 def status_document(status: int, message: str) -> Response:

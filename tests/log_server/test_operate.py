@@ -9,7 +9,7 @@ import pytest
 from werkzeug.test import Client
 
 from assay import cli
-from assay.log_server import worker
+from assay.log_server import health, worker
 from assay.log_server.app import mount
 from assay.log_server.front import Front, route_of
 from assay.log_server.limits import RateLimit, RateLimitedError, client_address
@@ -307,18 +307,182 @@ def test_a_checkpoint_that_does_not_verify_is_not_ready(log, entry_maker):
     assert {check["name"] for check in answer.json["checks"] if check["result"] == "fail"} == {"checkpoint"}
 
 
+def disk_full(*args, **kwargs):
+    raise OSError("disk full")
+
+
 def test_a_log_that_cannot_commit_is_not_ready_until_it_can(log, entry_maker, monkeypatch):
-    from assay.log_server.store import Batch
+    from assay.log_server import sequencer
+    from assay.log_server.store import Batch, Store
 
-    def fail(*args, **kwargs):
-        raise OSError("disk full")
-
+    monkeypatch.setattr(sequencer, "_TRY_AGAIN_S", 0)
+    client = log.client()
     with monkeypatch.context() as patch:
-        patch.setattr(Batch, "sign", fail)
+        patch.setattr(Batch, "sign", disk_full)
+        patch.setattr(Store, "verify_writable", disk_full)
+        assert client.post("/api/v1/entries", data=entry_maker(0)).status_code == 503
+        answer = client.get("/readyz")
+        assert (answer.status_code, answer.json["ready"]) == (503, False)
+        assert {each["name"] for each in answer.json["checks"] if each["result"] == "fail"} == {"sequencing"}
+    # Whoever sends it no entries while it is not ready still learns that it is again.
+    assert client.get("/readyz").status_code == 200
+    assert client.post("/api/v1/entries", data=entry_maker(0)).status_code == 201
+
+
+def test_a_log_that_cannot_commit_is_tried_once_a_while_and_not_at_every_question(
+    log, entry_maker, monkeypatch
+):
+    from assay.log_server import sequencer
+    from assay.log_server.store import Batch, Store
+
+    monkeypatch.setattr(sequencer, "_TRY_AGAIN_S", 3600)
+    tried = []
+    monkeypatch.setattr(Store, "verify_writable", lambda store: tried.append(store) or disk_full())
+    with monkeypatch.context() as patch:
+        patch.setattr(Batch, "sign", disk_full)
+        log.client().post("/api/v1/entries", data=entry_maker(0))
+    assert [log.client().get("/readyz").status_code for _ in range(5)] == [503] * 5
+    assert len(tried) == 1
+
+
+def test_an_anchor_that_stands_still_is_not_ready_until_it_moves(log, entry_maker, monkeypatch):
+    from assay.log_server import sequencer
+    from assay.log_server.anchor import AnchorFile
+
+    monkeypatch.setattr(sequencer, "_TRY_AGAIN_S", 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(AnchorFile, "swap", disk_full)
         assert log.client().post("/api/v1/entries", data=entry_maker(0)).status_code == 503
-    assert log.client().get("/readyz").status_code == 503
-    assert log.client().post("/api/v1/entries", data=entry_maker(0)).status_code == 201
+        assert log.client().get("/readyz").status_code == 503
     assert log.client().get("/readyz").status_code == 200
+
+
+def test_trying_whether_the_database_takes_writes_leaves_nothing_in_it(log):
+    from sqlalchemy import text
+
+    store = log.service.store
+    store.verify_writable()
+    with store.engine.connect() as connection:
+        assert connection.execute(text("SELECT count(*) FROM blob")).scalar_one() == 0
+        connection.execute(text("PRAGMA query_only = ON"))
+    from sqlalchemy.exc import SQLAlchemyError
+
+    with pytest.raises(SQLAlchemyError):
+        store.verify_writable()
+
+
+def cosigned_at(log, times):
+    """Another cosignature of each witness, made at its time; what the witness made itself is replaced."""
+    from assay.log_server.store import StoredCosignature
+    from assay.tlog.checkpoint import parse_signed_checkpoint
+    from assay.tlog.cosignature import cosign
+
+    store = log.service.store
+    published = store.published()
+    checkpoint = parse_signed_checkpoint(published.note).checkpoint
+    kept = []
+    for witness, time_s in zip(log.witnesses, times, strict=True):
+        for signer in witness.signers:
+            line = cosign(checkpoint, signer, time_s=time_s).line
+            kept.append(StoredCosignature(signer.name, signer.verifier.key_id, line, time_s))
+    store.keep_cosignatures(published.size, kept, published_ms=None)
+
+
+@pytest.mark.parametrize(
+    ("quorum", "times", "ready"),
+    [
+        ("all", (1000, 1000, 1000), True),
+        ("all", (820, 1000, 1000), True),
+        ("all", (819, 1000, 1000), False),
+        ("2", (0, 1000, 1000), True),
+        ("2", (10, 10, 1000), False),
+        ("any", (10, 10, 1000), True),
+        ("any", (10, 10, 10), False),
+    ],
+)
+def test_a_quorum_must_be_fresh_and_one_busy_witness_is_none(make_log, entry_maker, quorum, times, ready):
+    log = make_log(witnesses=3)
+    policy = log.folder / "witnesses.txt"
+    policy.write_text(policy.read_text().replace("group all all", f"group all {quorum}"))
+    service = log.open()
+    service.submit(entry_maker(0), witnessed=True)
+    service.publisher.stop()
+    cosigned_at(log, times)
+    report = health.report(service, now_ms=1_000_000)
+    failed = [check.name for check in report.checks if not check.passed]
+    assert failed == ([] if ready else ["quorum"])
+    (age,) = [
+        each
+        for each in health.gauges(service, now_ms=1_000_000)
+        if each.name == "assay_log_checkpoint_age_seconds"
+    ]
+    assert (age.value <= 180) is ready
+
+
+def test_a_cosignature_that_does_not_verify_is_not_ready(make_log, entry_maker):
+    from sqlalchemy import text
+
+    log = make_log(witnesses=1)
+    log.open().submit(entry_maker(0), witnessed=True)
+    log.service.publisher.stop()
+    log.witnesses[0].mode = "down"
+    with log.service.store.engine.begin() as connection:
+        connection.execute(
+            text("UPDATE cosignature SET line = replace(line, substr(line, 80, 8), 'AAAAAAAA')")
+        )
+    answer = log.client().get("/readyz")
+    assert answer.status_code == 503
+    assert {check["name"] for check in answer.json["checks"] if check["result"] == "fail"} == {"quorum"}
+
+
+def test_a_database_that_is_away_is_not_ready_and_no_fault_of_the_program(log, monkeypatch):
+    from sqlalchemy.exc import OperationalError
+
+    def away(*args, **kwargs):
+        raise OperationalError("SELECT", {"leaf": b"secret"}, Exception("gone"))
+
+    for name in (
+        "latest",
+        "published",
+        "published_mark",
+        "tile",
+        "entry",
+        "entries",
+        "frozen_ms",
+        "find_terms",
+    ):
+        monkeypatch.setattr(log.service.store, name, away)
+    client = front(log)
+    answer = client.get("/readyz")
+    assert answer.status_code == 503
+    assert "fail" in {check["result"] for check in answer.json["checks"]}
+    for path in (
+        "/checkpoint",
+        "/tile/0/000.p/1",
+        "/tile/entries/000",
+        "/api/v1/entries/0",
+        "/api/v1/entries",
+    ):
+        answer = client.get(path)
+        assert (answer.status_code, answer.json["code"]) == (503, "storage"), path
+        assert answer.headers["Retry-After"]
+        assert b"secret" not in answer.data
+    answer = client.post("/api/v2/log/entries", data=b"{}")
+    assert (answer.status_code, answer.json["code"], answer.json["details"]) == (503, 14, [])
+
+
+@pytest.mark.parametrize("path", ["/checkpoint", "/tile/0/000.p/1", "/api/v1/log", "/api/v2/tile/0/000.p/1"])
+def test_a_fault_of_ours_has_a_name_and_an_answer_everywhere(log, monkeypatch, path):
+    def broken(*args, **kwargs):
+        raise ZeroDivisionError("secret")
+
+    for name in ("latest", "published", "published_mark", "tile"):
+        monkeypatch.setattr(log.service.store, name, broken)
+    answer = front(log).get(path)
+    assert (answer.status_code, answer.json["code"]) == (500, "internal")
+    assert answer.json["request_id"] == answer.headers["X-Request-Id"]
+    assert b"secret" not in answer.data
+    assert "no-store" in answer.headers["Cache-Control"]
 
 
 # --- freezing, checking
@@ -333,10 +497,46 @@ def test_freezing_on_the_command_line(log, entry_maker, capsys):
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == first
     client = front(log)
     assert client.post("/api/v1/entries", data=entry_maker(1)).status_code == 405
-    rekor = client.post("/api/v2/log/entries", data=b"{}")
-    assert rekor.status_code == 400
-    assert client.get("/readyz").status_code == 200
+    answer = client.get("/readyz")
+    assert (answer.status_code, answer.json["frozen"]) == (200, first["frozen"])
     assert figure(client, "assay_log_frozen") == 1
+
+
+def test_a_frozen_log_refuses_every_write_whatever_is_in_it_and_answers_every_read(log, entry_maker):
+    import hashlib
+
+    log.service.submit(entry_maker(0), witnessed=False)
+    client = front(log)
+    bearer = {"Authorization": f"Bearer {TokenFile(log.folder / 'tokens.toml').create('ci', now_ms=1)}"}
+    before = client.get("/checkpoint").data
+    log.service.store.freeze(now_ms=1)
+    for body in (entry_maker(0), entry_maker(1), b"nonsense", b"", b"x" * 300_000):
+        for path in ("/api/v1/entries", "/api/v1/entries?wait=nonsense", "/api/v1/entries/batch"):
+            answer = client.post(path, data=body)
+            assert (answer.status_code, answer.json["code"]) == (405, "frozen"), (path, body[:9])
+            assert "GET" in answer.headers["Allow"]
+            assert "POST" not in answer.headers["Allow"]
+        rekor = client.post("/api/v2/log/entries", data=body)
+        assert (rekor.status_code, rekor.json["code"]) == (405, 12)
+        assert "POST" not in rekor.headers["Allow"]
+    blob = f"/api/v1/blobs/sha256/{hashlib.sha256(b'x').hexdigest()}"
+    answer = client.put(blob, data=b"x", headers=bearer)
+    assert (answer.status_code, answer.json["code"]) == (405, "frozen")
+    for path in ("/checkpoint", "/tile/0/000.p/1", "/api/v1/entries/0", "/api/v1/entries/0/proof", "/readyz"):
+        assert client.get(path).status_code == 200, path
+    assert client.get("/checkpoint").data == before
+
+
+def test_what_was_accepted_before_freezing_is_not_called_frozen(make_log, entry_maker, monkeypatch):
+    log = make_log(witnesses=1)
+    service = log.open()
+
+    def freeze_meanwhile(index, *, timeout_s):
+        service.store.freeze(now_ms=1)
+
+    monkeypatch.setattr(service, "wait_published", freeze_meanwhile)
+    answer = log.client().post("/api/v1/entries?wait=witnessed", data=entry_maker(0))
+    assert (answer.status_code, answer.json["code"], answer.json["index"]) == (503, "quorum-unavailable", 0)
 
 
 def test_checking_says_what_a_start_would_say(log, entry_maker, capsys):
