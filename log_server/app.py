@@ -9,7 +9,7 @@ from werkzeug.exceptions import HTTPException, NotFound
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
 from assay.log_server.direct import HEADERS, Direct
-from assay.log_server.problem import NotFoundError, document, problem
+from assay.log_server.problem import NotFoundError, document, of_fault, problem
 from assay.log_server.routes import batch, entries, operate, pages, rekor, services
 from assay.log_server.service import LogService
 from assay.log_server.tokens import TokenFile
@@ -76,8 +76,11 @@ def _http_error(error: HTTPException) -> Response:
 
 
 def _internal_error(error: Exception) -> Response:
-    # A fault of ours: the log has the traceback, the other side a fixed sentence.
+    # The log has the traceback, the other side a fixed sentence.
     _log.error("internal error", path=request.path, exc_info=error)
+    refusal = of_fault(error)
+    if refusal is not None:
+        return _refused(refusal)
     return document(500, code="internal", detail="the server failed; the operator's log says why")
 
 

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
 import orjson
+import structlog
 
-from assay.log_server.problem import MethodError, NotFoundError, problem
+from assay.log_server.problem import MethodError, NotFoundError, document, of_fault, problem
 from assay.log_server.service import LogService
 from assay.log_server.store import PublishedMark
 from assay.log_server.witnessing import cosigned_note
@@ -24,6 +25,10 @@ from assay.tlog.tiles import TILE_WIDTH
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+_log = structlog.get_logger("http")
+
+_FAULT = "the server failed; the operator's log says why"
 
 MAX_BODY_SIZE = 256 * 1024
 
@@ -72,10 +77,15 @@ class Direct:
             found = answer(environ)
         except LogError as error:
             response = problem(error)
-            response.headers.update(HEADERS)
-            response.headers["Cache-Control"] = "no-store"
-            return response(environ, start_response)
-        return _send(found, environ, start_response)
+        except Exception as error:  # noqa: BLE001  # not around a check: nothing is admitted by it
+            _log.error("internal error", path=environ["PATH_INFO"], exc_info=error)
+            refusal = of_fault(error)
+            response = problem(refusal) if refusal else document(500, code="internal", detail=_FAULT)
+        else:
+            return _send(found, environ, start_response)
+        response.headers.update(HEADERS)
+        response.headers["Cache-Control"] = "no-store"
+        return response(environ, start_response)
 
     def _route(self, method: str, path: str) -> "Callable[[WSGIEnvironment], Answer] | None":
         if path == "/api/v1/entries":
@@ -168,7 +178,10 @@ def query(environ: "WSGIEnvironment", allowed: tuple[str, ...]) -> dict[str, str
     text = environ.get("QUERY_STRING", "")
     if not text:
         return {}
-    pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=64)
+    try:
+        pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=64)
+    except ValueError as error:
+        raise MalformedError("too many parameters", code="query") from error
     values = dict(pairs)
     if len(values) != len(pairs) or not all(values.values()) or not set(values) <= set(allowed):
         raise MalformedError("an unknown parameter, or one that stands twice or is empty", code="query")

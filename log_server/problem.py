@@ -9,6 +9,7 @@ from http import HTTPStatus
 from typing import Any
 
 from flask import Response
+from sqlalchemy.exc import SQLAlchemyError
 
 from assay.tlog.errors import LogError, MalformedError, StaleError, UnavailableError, UntrustedError
 
@@ -45,6 +46,13 @@ class QuorumUnavailableError(UnavailableError):
     def __init__(self, message: str, *, known: Mapping[str, Any]) -> None:
         super().__init__(message)
         self.known = dict(known)
+
+
+def of_fault(error: Exception) -> LogError | None:
+    """The refusal that a fault of the database or disk amounts to; None for any other fault, which is ours."""
+    if isinstance(error, SQLAlchemyError | OSError):
+        return UnavailableError("the log's storage does not answer; try again", code="storage")
+    return None
 
 
 def status_of(error: LogError) -> int:

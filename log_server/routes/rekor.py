@@ -81,6 +81,9 @@ def http_error(error: HTTPException) -> Response:
 def internal_error(error: Exception) -> Response:
     """A fault of ours: the operator's log has the traceback, the other side a fixed sentence."""
     _log.error("internal error", path=request.path, exc_info=error)
+    refusal = problem.of_fault(error)
+    if refusal is not None:
+        return refused(refusal)
     return status_document(500, "the server failed; the operator's log says why")
 
 
