@@ -308,7 +308,7 @@ def test_a_checkpoint_that_does_not_verify_is_not_ready(log, entry_maker):
 
 
 def test_a_log_that_cannot_commit_is_not_ready_until_it_can(log, entry_maker, monkeypatch):
-    from assay.log_server.store import Batch
+    from assay.log_server.batch import Batch
 
     def fail(*args, **kwargs):
         raise OSError("disk full")
