@@ -18,7 +18,8 @@ from obstore.exceptions import AlreadyExistsError, GenericError, NotFoundError, 
 
 from assay.log_server.bucket import open_bucket
 from assay.log_server.database import lock_file
-from assay.log_server.store import Store, StoredCheckpoint, root_at
+from assay.log_server.rows import StoredCheckpoint
+from assay.log_server.store import Store, root_at
 from assay.tlog.checkpoint import Checkpoint, parse_signed_checkpoint, verify_checkpoint
 from assay.tlog.errors import InconsistentError, MalformedError, UnavailableError
 from assay.tlog.keys import VerifierKey

@@ -28,7 +28,7 @@ def create_app(log: LogService, *, tokens: TokenFile | None = None) -> Flask:
     app.jinja_options = {"trim_blocks": True, "lstrip_blocks": True}
     app.extensions[services.EXTENSION] = log
     app.extensions[services.TOKENS] = tokens
-    app.context_processor(lambda: {"root": request.script_root})
+    app.context_processor(lambda: {"prefix": request.script_root})
     for part in (batch, entries, rekor, operate, pages):
         app.register_blueprint(part.blueprint)
     app.register_error_handler(LogError, _refused)

@@ -115,6 +115,17 @@ def insert_rows(connection: Connection, table: Table, rows: Sequence[Mapping[str
             copy.write_row([row[name] for name in names])
 
 
+_SESSION = " ".join(
+    f"-c {setting}"
+    for setting in (
+        # A server that hangs, or whose network is gone, must not hold the tree's lock for ever.
+        "idle_in_transaction_session_timeout=30s",
+        "tcp_keepalives_idle=5",
+        "tcp_keepalives_interval=5",
+        "tcp_keepalives_count=3",
+    )
+)
+
 _COPY_TYPES = {"BigInteger": "int8", "Integer": "int4", "LargeBinary": "bytea", "String": "varchar"}
 
 
@@ -125,6 +136,7 @@ def _postgresql(url: str, *, connections: int, cache_kib: int, **options: Any) -
         pool_size=connections,
         max_overflow=0,
         hide_parameters=True,  # entries have no place in the operator's log
+        connect_args={"connect_timeout": 5, "tcp_user_timeout": 10_000, "options": _SESSION},
         **options,
     )
 

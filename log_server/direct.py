@@ -161,7 +161,10 @@ def query(environ: "WSGIEnvironment", allowed: tuple[str, ...]) -> dict[str, str
     text = environ.get("QUERY_STRING", "")
     if not text:
         return {}
-    pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=64)
+    try:
+        pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=64)
+    except ValueError as error:
+        raise MalformedError("too many parameters", code="query") from error
     values = dict(pairs)
     if len(values) != len(pairs) or not all(values.values()) or not set(values) <= set(allowed):
         raise MalformedError("an unknown parameter, or one that stands twice or is empty", code="query")

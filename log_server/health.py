@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from sqlalchemy.exc import SQLAlchemyError
 
 from assay.log_server.metrics import Figure
+from assay.log_server.rows import StoredCheckpoint
 from assay.log_server.service import LogService
-from assay.log_server.store import StoredCheckpoint
 from assay.log_server.witnessing import cosigned_note
 from assay.tlog.checkpoint import verify_checkpoint
 from assay.tlog.errors import LogError, StaleError

@@ -15,7 +15,8 @@ from typing import Protocol
 import structlog
 
 from assay.log_server.config import WitnessSection
-from assay.log_server.store import Store, StoredCheckpoint, StoredCosignature
+from assay.log_server.rows import StoredCheckpoint, StoredCosignature
+from assay.log_server.store import Store
 from assay.log_server.witnessing import Kept, WitnessClient
 from assay.tlog.checkpoint import Checkpoint
 from assay.tlog.errors import LogError

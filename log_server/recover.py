@@ -18,9 +18,11 @@ from assay.attest.entry import Registration
 from assay.attest.index import index_leaf
 from assay.log_server import anchor as anchors
 from assay.log_server import migrations, wiring
+from assay.log_server.batch import Batch
 from assay.log_server.config import Config
 from assay.log_server.fsck import Source
-from assay.log_server.store import Batch, Store, StoredCosignature
+from assay.log_server.rows import StoredCosignature
+from assay.log_server.store import Store
 from assay.tlog import note as notes
 from assay.tlog import proof
 from assay.tlog.checkpoint import Checkpoint, parse_signed_checkpoint, verify_checkpoint

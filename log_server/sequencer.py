@@ -28,10 +28,12 @@ from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 
 from assay.attest.admission import Admitted
 from assay.log_server.anchor import Anchor, Anchoring
+from assay.log_server.batch import Batch
 from assay.log_server.config import SequencerSection
 from assay.log_server.hashes import TileHashes
 from assay.log_server.problem import FrozenError
-from assay.log_server.store import Batch, Known, Store, StoredCheckpoint
+from assay.log_server.rows import Known, StoredCheckpoint
+from assay.log_server.store import Store
 from assay.tlog import merkle, note, proof
 from assay.tlog.checkpoint import Checkpoint, sign_checkpoint
 from assay.tlog.errors import InconsistentError, LogError, MalformedError, UnavailableError

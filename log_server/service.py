@@ -12,6 +12,7 @@ from assay.attest.admission import Admitted
 from assay.log_server import anchor as anchors
 from assay.log_server import wiring
 from assay.log_server.anchor import Anchor, Anchoring
+from assay.log_server.batch import Batch
 from assay.log_server.config import Config
 from assay.log_server.copies import open_target
 from assay.log_server.export import Exporter
@@ -19,8 +20,8 @@ from assay.log_server.metrics import Metrics
 from assay.log_server.problem import FrozenError, NotFoundError, QuorumUnavailableError
 from assay.log_server.publishing import Publications, Publisher
 from assay.log_server.roles import Role
+from assay.log_server.rows import StoredCheckpoint
 from assay.log_server.sequencer import Sequenced, Sequencer
-from assay.log_server.store import Batch, StoredCheckpoint
 from assay.log_server.witnessing import WitnessClient, cosigned_note, verify_not_behind, witnesses_of
 from assay.tlog import proof, strict, tlog_proof
 from assay.tlog.checkpoint import parse_signed_checkpoint, verify_checkpoint

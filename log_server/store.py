@@ -8,64 +8,17 @@ import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Engine, func, select, tuple_
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Engine, func, select, tuple_
 
-from assay.attest.admission import Admitted
-from assay.log_server import models
-from assay.log_server.database import Database, insert_rows
-from assay.log_server.hashes import Place, TileHashes
-from assay.tlog import merkle, proof
-from assay.tlog.checkpoint import Checkpoint
+from assay.log_server import models, rows
+from assay.log_server.batch import Batch
+from assay.log_server.database import Database
+from assay.log_server.hashes import TileHashes
+from assay.log_server.rows import Identity, StoredCheckpoint, StoredCosignature
+from assay.tlog import proof
 from assay.tlog.merkle import Hash
-from assay.tlog.tiles import TILE_WIDTH
-
-_LOG_ID = 1
-
-_TILES_KEPT = 64
-"""Tiles that a transaction remembers of those it wrote; the rest it reads again if it needs them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Whose tree a database holds: the origin, the log's verifier keys, and since when it is frozen, if it is."""
-
-    origin: str
-    vkeys: tuple[str, ...]
-    frozen_ms: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """Where an entry is that is already in."""
-
-    index: int
-    leaf_hash: Hash
-
-
-@dataclass(frozen=True, slots=True)
-class StoredCheckpoint:
-    """A checkpoint that the log signed; ``published_ms`` is None until its witnesses answered."""
-
-    size: int
-    root: Hash
-    note: bytes
-    signed_ms: int
-    published_ms: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class StoredCosignature:
-    """A verified cosignature line of one witness key."""
-
-    name: str
-    key_id: bytes
-    line: str
-    time_s: int
-
 
 PublishedMark = tuple[int, int | None, int]
 """A published checkpoint's size, the time of its newest cosignature (Unix s), and how many it has."""
@@ -104,7 +57,7 @@ class Store:
     def identity(self) -> Identity | None:
         """Whose tree this is; None before the log was initialised."""
         with self._database.reading() as connection:
-            return _identity(connection)
+            return rows.identity(connection)
 
     def frozen_ms(self) -> int | None:
         """Since when the log takes nothing more, Unix ms; None if it is open."""
@@ -121,7 +74,7 @@ class Store:
     def keep_blob(self, data: bytes) -> bool:
         """Keep evidence beside the log; false if it was there."""
         with self._database.writing() as connection:
-            return _keep_blob(connection, data)
+            return rows.keep_blob(connection, data)
 
     def verify_writable(self) -> None:
         """Commit something, durably, and leave nothing of it.
@@ -131,7 +84,7 @@ class Store:
         """
         data = os.urandom(32)  # what was never there, so that it is written
         with self._database.writing() as connection:
-            _keep_blob(connection, data)
+            rows.keep_blob(connection, data)
             table = models.blob
             connection.execute(table.delete().where(table.c.sha256 == hashlib.sha256(data).digest()))
 
@@ -142,7 +95,7 @@ class Store:
             LookupError: the log was never initialised.
         """
         with self._database.reading() as connection:
-            return _latest(connection)
+            return rows.latest(connection)
 
     def checkpoint(self, size: int) -> StoredCheckpoint | None:
         """The checkpoint of exactly this size."""
@@ -211,7 +164,7 @@ class Store:
         """Replace the given keys' cosignatures of a checkpoint; publish it if a time is given."""
         with self._database.writing() as connection:
             for kept in cosignatures:
-                _keep_cosignature(connection, size, kept)
+                rows.keep_cosignature(connection, size, kept)
             if published_ms is not None:
                 checkpoint = models.checkpoint
                 connection.execute(
@@ -293,167 +246,16 @@ class Store:
     def tile(self, level: int, index: int) -> bytes | None:
         """The hashes that a tile has so far."""
         with self._database.reading() as connection:
-            return _tile(connection, level, index)
+            return rows.tile(connection, level, index)
 
     @contextmanager
     def hashes(self) -> Iterator[TileHashes]:
         """A hash reader over one connection."""
         with self._database.reading() as connection:
-            yield TileHashes(lambda level, index: _tile(connection, level, index))
-
-
-class Batch:
-    """What a writer may do inside its one transaction, under the tree's lock."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._tiles: dict[Place, bytes] = {}
-
-    def latest(self) -> StoredCheckpoint:
-        """The newest signed checkpoint."""
-        return _latest(self._connection)
-
-    def identity(self) -> Identity | None:
-        """Whose tree this is."""
-        return _identity(self._connection)
-
-    def identify(self, origin: str, vkeys: Sequence[str]) -> None:
-        """Write down whose tree this is: once in a log's life."""
-        values = {"id": _LOG_ID, "origin": origin, "vkeys": "\n".join(vkeys), "frozen_ms": None}
-        self._connection.execute(models.log.insert().values(values))
-
-    def find_identities(self, identities: Sequence[bytes]) -> dict[bytes, Known]:
-        """Which of these entries are already in, and where."""
-        table = models.entry
-        columns = (table.c.identity, table.c.index, table.c.leaf_hash)
-        query = select(*columns).where(table.c.identity.in_(identities))
-        rows = self._connection.execute(query)
-        return {bytes(identity): Known(index, Hash(bytes(leaf))) for identity, index, leaf in rows}
-
-    def hashes(self) -> TileHashes:
-        """A hash reader that sees this transaction; what it has read stays true after it."""
-        return TileHashes(lambda level, index: _tile(self._connection, level, index), known=self._tiles)
-
-    def append(self, start: int, admitted: Sequence[Admitted], *, now_ms: int) -> list[Hash]:
-        """Write entries from index ``start`` on, with their terms, blobs and tiles; returns their leaf hashes."""
-        hashes = [merkle.leaf_hash(item.leaf) for item in admitted]
-        entries = [
-            {
-                "index": start + offset,
-                "leaf": item.leaf,
-                "leaf_hash": hashes[offset],
-                "identity": item.identity,
-                "integrated_ms": now_ms,
-            }
-            for offset, item in enumerate(admitted)
-        ]
-        terms = [
-            {"name": name, "value": value, "index": start + offset}
-            for offset, item in enumerate(admitted)
-            for name, value in dict.fromkeys(item.terms)
-        ]
-        insert_rows(self._connection, models.entry, entries)
-        insert_rows(self._connection, models.term, terms)
-        for data in dict.fromkeys(blob for item in admitted for blob in item.blobs):
-            _keep_blob(self._connection, data)
-        self._extend_tiles(0, start, hashes)
-        return hashes
-
-    def sign(self, checkpoint: Checkpoint, note: bytes, *, now_ms: int, published: bool) -> None:
-        """Write a checkpoint of a new size."""
-        self._connection.execute(
-            models.checkpoint.insert().values(
-                size=checkpoint.size,
-                root=checkpoint.root,
-                note=note,
-                signed_ms=now_ms,
-                published_ms=now_ms if published else None,
-            )
-        )
-
-    def keep_cosignature(self, size: int, kept: StoredCosignature) -> None:
-        """Keep a cosignature of a checkpoint, instead of an older one by the same key."""
-        _keep_cosignature(self._connection, size, kept)
-
-    def forget(self) -> None:
-        """Take back the checkpoint of the empty tree and whose it was, for a log that is to be recovered."""
-        for table in (models.cosignature, models.checkpoint, models.log):
-            self._connection.execute(table.delete())
-
-    def _extend_tiles(self, level: int, start: int, hashes: Sequence[Hash]) -> None:
-        """Append hashes to a level from position ``start`` on; each tile that fills adds one to the next."""
-        full: list[Hash] = []
-        first_full = start // TILE_WIDTH
-        position = 0
-        while position < len(hashes):
-            index, offset = divmod(start + position, TILE_WIDTH)
-            piece = hashes[position : position + TILE_WIDTH - offset]
-            content = (_tile(self._connection, level, index) or b"") if offset else b""
-            if len(content) != offset * 32:
-                raise AssertionError(f"tile {level}/{index} holds {len(content) // 32} hashes, not {offset}")
-            content += b"".join(piece)
-            self._put_tile(level, index, content, exists=offset > 0)
-            if len(content) == TILE_WIDTH * 32:
-                row = [Hash(content[at : at + 32]) for at in range(0, len(content), 32)]
-                full.append(merkle.root_of(row))
-            position += len(piece)
-        if full:
-            self._extend_tiles(level + 1, first_full, full)
-
-    def _put_tile(self, level: int, index: int, content: bytes, *, exists: bool) -> None:
-        table = models.tile
-        if exists:
-            where = (table.c.level == level) & (table.c.index == index)
-            self._connection.execute(table.update().where(where).values(hashes=content))
-        else:
-            self._connection.execute(table.insert().values(level=level, index=index, hashes=content))
-        self._tiles[level, index] = content
-        if len(self._tiles) > _TILES_KEPT:
-            del self._tiles[next(iter(self._tiles))]
+            yield TileHashes(lambda level, index: rows.tile(connection, level, index))
 
 
 def root_at(store: Store, size: int) -> Hash:
     """The root of the tree's first ``size`` leaves, recomputed from the stored tiles."""
     with store.hashes() as hashes:
         return proof.tree_root(size, hashes)
-
-
-def _identity(connection: Connection) -> Identity | None:
-    table = models.log
-    row = connection.execute(select(table.c.origin, table.c.vkeys, table.c.frozen_ms)).one_or_none()
-    return None if row is None else Identity(row.origin, tuple(row.vkeys.splitlines()), row.frozen_ms)
-
-
-def _keep_cosignature(connection: Connection, size: int, kept: StoredCosignature) -> None:
-    table = models.cosignature
-    same = (table.c.size == size) & (table.c.name == kept.name) & (table.c.key_id == kept.key_id)
-    connection.execute(table.delete().where(same))
-    values = {
-        "size": size,
-        "name": kept.name,
-        "key_id": kept.key_id,
-        "line": kept.line,
-        "time_s": kept.time_s,
-    }
-    connection.execute(table.insert().values(values))
-
-
-def _keep_blob(connection: Connection, data: bytes) -> bool:
-    values = {"sha256": hashlib.sha256(data).digest(), "data": data}
-    dialect: Any = sqlite if connection.dialect.name == "sqlite" else postgresql
-    done = connection.execute(dialect.insert(models.blob).values(values).on_conflict_do_nothing())
-    return bool(done.rowcount)
-
-
-def _latest(connection: Connection) -> StoredCheckpoint:
-    table = models.checkpoint
-    row = connection.execute(select(table).order_by(table.c.size.desc()).limit(1)).one_or_none()
-    if row is None:
-        raise LookupError("the log has no checkpoint: it was never initialised")
-    return StoredCheckpoint(*row)
-
-
-def _tile(connection: Connection, level: int, index: int) -> bytes | None:
-    table = models.tile
-    query = select(table.c.hashes).where((table.c.level == level) & (table.c.index == index))
-    return connection.execute(query).scalar_one_or_none()

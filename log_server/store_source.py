@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from assay.attest.index import Indexed
 from assay.log_server.fsck import Findings
-from assay.log_server.store import Store, StoredCheckpoint, root_at
+from assay.log_server.rows import StoredCheckpoint
+from assay.log_server.store import Store, root_at
 from assay.tlog import tiles
 from assay.tlog.checkpoint import verify_checkpoint
 from assay.tlog.errors import LogError, UnavailableError

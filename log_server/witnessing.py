@@ -8,7 +8,8 @@ import structlog
 
 from assay.fetch import http
 from assay.log_server import anchor as anchors
-from assay.log_server.store import Store, StoredCheckpoint
+from assay.log_server.rows import StoredCheckpoint
+from assay.log_server.store import Store
 from assay.tlog import note, proof, witness_protocol
 from assay.tlog.checkpoint import Checkpoint, parse_signed_checkpoint
 from assay.tlog.cosignature import Cosignature, verify_cosignature

@@ -11,7 +11,7 @@ from assay.log_server.problem import NotFoundError
 from assay.log_server.routes import services
 from assay.log_server.routes.entries import SEARCH_TERMS
 from assay.log_server.routes.services import json_response
-from assay.log_server.store import StoredCheckpoint
+from assay.log_server.rows import StoredCheckpoint
 from assay.log_server.witnessing import cosigned_note
 from assay.tlog import note as notes
 from assay.tlog import strict, tlog_proof

@@ -11,8 +11,8 @@ from sqlalchemy import create_engine, text
 
 from assay import cli
 from assay.log_server import config as configuration
+from assay.log_server.batch import Batch
 from assay.log_server.service import LogService
-from assay.log_server.store import Batch
 from assay.tlog import merkle, tlog_proof
 from assay.tlog.errors import InconsistentError, LogError, MalformedError, UnavailableError, UntrustedError
 from assay.tlog.policy import parse_policy

@@ -313,7 +313,8 @@ def disk_full(*args, **kwargs):
 
 def test_a_log_that_cannot_commit_is_not_ready_until_it_can(log, entry_maker, monkeypatch):
     from assay.log_server import sequencer
-    from assay.log_server.store import Batch, Store
+    from assay.log_server.batch import Batch
+    from assay.log_server.store import Store
 
     monkeypatch.setattr(sequencer, "_TRY_AGAIN_S", 0)
     client = log.client()
@@ -333,7 +334,8 @@ def test_a_log_that_cannot_commit_is_tried_once_a_while_and_not_at_every_questio
     log, entry_maker, monkeypatch
 ):
     from assay.log_server import sequencer
-    from assay.log_server.store import Batch, Store
+    from assay.log_server.batch import Batch
+    from assay.log_server.store import Store
 
     monkeypatch.setattr(sequencer, "_TRY_AGAIN_S", 3600)
     tried = []
@@ -605,3 +607,34 @@ def test_two_plain_host_names_cannot_share_a_process(tmp_path, capsys):
 def test_a_clock_is_used_that_ticks_in_milliseconds():
     assert 1_700_000_000_000 < now_ms() < 10_000_000_000_000
     assert threading.active_count() >= 1
+
+
+@pytest.mark.parametrize("path", ["/checkpoint", "/tile/0/000.p/1", "/api/v1/entries/0", "/api/v1/log"])
+def test_a_database_that_does_not_answer_is_unavailable_and_not_a_fault(log, monkeypatch, path):
+    from sqlalchemy.exc import OperationalError
+
+    def fail(*args):
+        raise OperationalError("select", {}, Exception("a secret address"))
+
+    monkeypatch.setattr(log.service.store._database, "reading", fail)
+    answer = front(log).get(path)
+    assert (answer.status_code, answer.json["code"]) == (503, "storage")
+    assert answer.headers["Retry-After"]
+    assert b"secret" not in answer.data
+
+
+def test_a_fault_of_ours_says_nothing_of_itself(log, monkeypatch, entry_maker):
+    def fail(*args, **kwargs):
+        raise RuntimeError("a secret")
+
+    monkeypatch.setattr(log.service, "submit", fail)
+    for path in ("/api/v1/entries", "/api/v2/log/entries"):
+        answer = front(log).post(path, data=entry_maker(0))
+        assert answer.status_code in (400, 500)
+        assert b"secret" not in answer.data
+    assert front(log).post("/api/v1/entries", data=entry_maker(0)).json["code"] == "internal"
+
+
+def test_too_many_parameters_are_refused(log):
+    query = "&".join(f"a{number}=1" for number in range(100))
+    assert front(log).get(f"/checkpoint?{query}").json["code"] == "query"

@@ -11,10 +11,10 @@ import pytest
 from assay import cli
 from assay.log_server import config as configuration
 from assay.log_server.anchor import AnchorMovedError, open_anchor
+from assay.log_server.batch import Batch
 from assay.log_server.hashes import TileHashes
 from assay.log_server.roles import Role
 from assay.log_server.service import BatchItem, LogService
-from assay.log_server.store import Batch
 from assay.tlog import merkle, proof
 from assay.tlog.errors import InconsistentError, LogError, UnavailableError
 from assay.tlog.merkle import Hash, Node

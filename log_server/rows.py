@@ -1,0 +1,99 @@
+"""Rows as the rest of the server sees them, and the few statements that readers and writers share."""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from assay.log_server import models
+from assay.tlog.merkle import Hash
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Whose tree a database holds: the origin, the log's verifier keys, and since when it is frozen, if it is."""
+
+    origin: str
+    vkeys: tuple[str, ...]
+    frozen_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Where an entry is that is already in."""
+
+    index: int
+    leaf_hash: Hash
+
+
+@dataclass(frozen=True, slots=True)
+class StoredCheckpoint:
+    """A checkpoint that the log signed; ``published_ms`` is None until its witnesses answered."""
+
+    size: int
+    root: Hash
+    note: bytes
+    signed_ms: int
+    published_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredCosignature:
+    """A verified cosignature line of one witness key."""
+
+    name: str
+    key_id: bytes
+    line: str
+    time_s: int
+
+
+def identity(connection: Connection) -> Identity | None:
+    """Whose tree a database holds; None before it was initialised."""
+    table = models.log
+    row = connection.execute(select(table.c.origin, table.c.vkeys, table.c.frozen_ms)).one_or_none()
+    return None if row is None else Identity(row.origin, tuple(row.vkeys.splitlines()), row.frozen_ms)
+
+
+def keep_cosignature(connection: Connection, size: int, kept: StoredCosignature) -> None:
+    """Keep a cosignature, instead of an older one by the same key."""
+    table = models.cosignature
+    same = (table.c.size == size) & (table.c.name == kept.name) & (table.c.key_id == kept.key_id)
+    connection.execute(table.delete().where(same))
+    values = {
+        "size": size,
+        "name": kept.name,
+        "key_id": kept.key_id,
+        "line": kept.line,
+        "time_s": kept.time_s,
+    }
+    connection.execute(table.insert().values(values))
+
+
+def keep_blob(connection: Connection, data: bytes) -> bool:
+    """Keep a blob; false if it was there."""
+    values = {"sha256": hashlib.sha256(data).digest(), "data": data}
+    dialect: Any = sqlite if connection.dialect.name == "sqlite" else postgresql
+    done = connection.execute(dialect.insert(models.blob).values(values).on_conflict_do_nothing())
+    return bool(done.rowcount)
+
+
+def latest(connection: Connection) -> StoredCheckpoint:
+    """The newest checkpoint that the log signed.
+
+    Raises:
+        LookupError: the log was never initialised.
+    """
+    table = models.checkpoint
+    row = connection.execute(select(table).order_by(table.c.size.desc()).limit(1)).one_or_none()
+    if row is None:
+        raise LookupError("the log has no checkpoint: it was never initialised")
+    return StoredCheckpoint(*row)
+
+
+def tile(connection: Connection, level: int, index: int) -> bytes | None:
+    """The hashes that a tile has so far."""
+    table = models.tile
+    query = select(table.c.hashes).where((table.c.level == level) & (table.c.index == index))
+    return connection.execute(query).scalar_one_or_none()
