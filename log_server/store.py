@@ -21,7 +21,7 @@ from assay.tlog import proof
 from assay.tlog.merkle import Hash
 
 PublishedMark = tuple[int, int | None, int]
-"""A published checkpoint's size, the time of its newest cosignature (Unix s), and how many it has."""
+"""A published checkpoint's size, the sum of its cosignatures' times (Unix s), and how many it has."""
 
 
 class Store:
@@ -121,7 +121,7 @@ class Store:
         query = (
             select(
                 table.c.size,
-                select(func.max(kept.c.time_s)).where(of_it).scalar_subquery(),
+                select(func.sum(kept.c.time_s)).where(of_it).scalar_subquery(),
                 select(func.count()).select_from(kept).where(of_it).scalar_subquery(),
             )
             .where(table.c.published_ms.is_not(None))

@@ -180,6 +180,7 @@ class Scripted:
     def __init__(self, client, chance):
         self.witness = client.witness
         self._client, self._chance = client, chance
+        self.recall = client.recall
 
     def cosign(self, signed, checkpoint, *, now_ms):
         time.sleep(self._chance.choice([0, 0, 0.01, 0.03]))
