@@ -8,7 +8,6 @@ Several processes may sequence on one database and so share one anchor. It moves
 to or past checkpoints that stand in the database: a server with another database cannot move it unnoticed.
 """
 
-import os
 import threading
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 from obstore.exceptions import AlreadyExistsError, GenericError, NotFoundError, PreconditionError
 
 from assay.log_server.bucket import open_bucket
-from assay.log_server.database import lock_file
+from assay.log_server.files import lock_file, replace_file
 from assay.log_server.rows import StoredCheckpoint
 from assay.log_server.store import Store, root_at
 from assay.tlog.checkpoint import Checkpoint, parse_signed_checkpoint, verify_checkpoint
@@ -102,18 +101,7 @@ class AnchorFile:
         return lock_file(self._path.with_name(self._path.name + ".lock"))
 
     def _replace(self, note: bytes) -> None:
-        temporary = self._path.with_name(self._path.name + ".new")
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(note)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self._path)
-        directory = os.open(self._path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        replace_file(self._path, note, mode=0o600)
 
 
 class AnchorObject:

@@ -6,16 +6,15 @@ tree. On PostgreSQL it is the lock on the row of ``log``. SQLite has one writer 
 it makes the waiting fair, where SQLite alone would poll and sleep.
 """
 
-import fcntl
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Table, create_engine, event, select
 
 from assay.log_server import models
+from assay.log_server.files import lock_file
 
 _WRITES = "assay_writes"
 """The execution option of a connection whose transaction begins by taking SQLite's write lock."""
@@ -58,6 +57,10 @@ class Database:
         self.engine.dispose()
         self._reads.dispose()
 
+    def serving(self) -> AbstractContextManager[None]:
+        """Hold, with other servers, SQLite's file against being replaced; on a database server, nothing."""
+        return nullcontext() if self.file is None else lock_file(_serving(self.file), shared=True)
+
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """A connection whose every statement sees what is committed when it runs."""
@@ -83,19 +86,17 @@ class Database:
             yield
 
 
-@contextmanager
-def lock_file(path: Path, *, wait: bool = True) -> Iterator[None]:
-    """Hold the lock of a file among all processes and threads of this machine; a killed holder lets go.
+def replacing(file: Path) -> AbstractContextManager[None]:
+    """Hold the right to replace an SQLite file by another, which no server may have open meanwhile.
 
     Raises:
-        BlockingIOError: somebody else holds it, and ``wait`` is false.
+        BlockingIOError: a server has it open.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        yield
-    finally:
-        os.close(descriptor)
+    return lock_file(_serving(file), wait=False)
+
+
+def _serving(file: Path) -> Path:
+    return file.with_name(f"{file.name}.serving")
 
 
 def insert_rows(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -1,35 +1,46 @@
 """The exported copy: what the database holds, as immutable files that a plain web server can serve.
 
-The database is the truth; the copy follows it and is never read back by the server. Tiles and bundles are
-written once, and compared if they are there already; the checkpoint comes last, so that whatever checkpoint
-a reader finds, all that it covers is there. A crash at any point leaves such a copy, and the next round goes on.
+The database is the truth; the copy follows it and is never read back by the server. A round is:
+
+1. read the copy's checkpoint, and only then the newest published one: so the copy is never honestly ahead;
+2. once in an exporter's life, compare where the copy ends with the log: it is continued only if it is this tree;
+3. create all tiles and bundles that the published tree has and the copied one has not, then the blobs that its
+   entries refer to; what is there already is compared, and never overwritten;
+4. remove the partial tiles whose full ones are there now: readers turn to those;
+5. replace the checkpoint, if it is still the one of step 1. All before is durable then.
+
+A crash at any point leaves a copy whose checkpoint is covered by what is there, and the next round goes on from
+it. Two exporters at once do no harm: they create the same files, and of two checkpoints the newer one stays.
 """
 
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 
 import structlog
+from sqlalchemy.exc import SQLAlchemyError
 
-from assay.attest import entry
-from assay.attest.entry import Registration
-from assay.log_server.copies import Target
-from assay.log_server.store import Store
+from assay.log_server.ahead import map_ahead
+from assay.log_server.copies import CopySource
+from assay.log_server.evidence import blob_path, referred_blobs
+from assay.log_server.store import Store, root_at
+from assay.log_server.targets import Target, differs, is_bundle
 from assay.log_server.witnessing import cosigned_note
 from assay.tlog import tiles
 from assay.tlog.checkpoint import Checkpoint, verify_checkpoint
-from assay.tlog.errors import InconsistentError, LogError
+from assay.tlog.errors import InconsistentError, LogError, UnavailableError
 from assay.tlog.keys import VerifierKey
 from assay.tlog.tiles import TILE_WIDTH, Bundle, Tile
 
 _log = structlog.get_logger("export")
 
-_REGISTRATION = b'{"apiVersion":"0.1.0","kind":"enclave",'
-"""How the leaf of a registration begins, and no other canonical entry does."""
+_WRITES_AT_ONCE = 4
+"""A bucket answers after tens of milliseconds, so some writes overlap; a bundle may have megabytes, so few do."""
 
 Progress = Callable[[int, int], None]
 """Told how many files of how many have been seen to."""
+
+_File = tuple[str, bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +69,7 @@ class Exporter:
         self._target = target
         self._log_keys = log_keys
         self._interval_s = interval_s
+        self._edge_verified = False
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -68,7 +80,7 @@ class Exporter:
         self._thread.start()
 
     def stop(self) -> None:
-        """End after the file under way."""
+        """End after the files under way."""
         self._stopping.set()
         if self._thread is not None:
             self._thread.join()
@@ -82,8 +94,9 @@ class Exporter:
             except InconsistentError as error:
                 _log.critical("the copy is not of this log; copying stops", reason=str(error))
                 return
-            except LogError as error:
-                _log.warning("copy failed", target=self._target.name, reason=str(error))
+            except (LogError, SQLAlchemyError) as error:
+                reason = str(error).splitlines()[0]
+                _log.warning("copy failed", target=self._target.name, reason=reason)
             except _StoppedError:
                 return
             self._stopping.wait(self._interval_s)
@@ -96,52 +109,76 @@ class Exporter:
             MalformedError, UntrustedError: its checkpoint is none of this log's.
             UnavailableError: the target cannot be read or written.
         """
+        while True:
+            done = self._try_round(progress)
+            if done is not None:
+                return done
+
+    def _try_round(self, progress: Progress | None) -> Exported | None:
+        """One round; None if another exporter has moved the checkpoint meanwhile."""
+        there = self._target.read("checkpoint")
+        old = None if there is None else verify_checkpoint(there, log_keys=self._log_keys)
         published = self._store.published()
-        old = self._copied()
-        if published is None:
-            return Exported(old.size if old else 0, 0, 0)
-        new = Checkpoint(self._log_keys[0].name, published.size, published.root)
-        self._require_older(old, new)
-        note = cosigned_note(self._store, published)
         old_size = 0 if old is None else old.size
-        paths = list(self._new_files(old_size, new.size))
-        written = 0
-        for number, (path, read) in enumerate(paths):
-            if self._stopping.is_set():
-                raise _StoppedError
-            written += self._write_once(path, read(), compress=path.startswith("tile/entries/"))
-            if progress:
-                progress(number + 1, len(paths))
-        for sha256 in self._new_blobs(old_size, new.size):
-            blob = self._store.blob(sha256)
-            if blob is not None:
-                written += self._write_once(f"api/v1/blobs/sha256/{sha256.hex()}", blob, compress=False)
-        if self._target.read("checkpoint") != note:
-            self._target.replace("checkpoint", note)
-            written += 1
-        self._drop_partials(old_size, new.size)
-        return Exported(old_size, new.size, written)
+        if old is not None:
+            self._require_own(old)
+        if published is None or published.size < old_size:
+            return Exported(old_size, old_size, 0)
+        written = self._write(self._new_files(old_size, published.size), progress)
+        written += self._write(self._new_blobs(old_size, published.size), None)
+        self._drop_partials(old_size, published.size)
+        note = cosigned_note(self._store, published)
+        if note == there:
+            return Exported(old_size, published.size, written)
+        if not self._target.swap("checkpoint", there, note):
+            return None
+        return Exported(old_size, published.size, written + 1)
 
-    def _copied(self) -> Checkpoint | None:
-        note = self._target.read("checkpoint")
-        return None if note is None else verify_checkpoint(note, log_keys=self._log_keys)
-
-    def _require_older(self, old: Checkpoint | None, new: Checkpoint) -> None:
-        if old is None:
-            return
-        ours = self._store.checkpoint(old.size)
-        if old.size > new.size or ours is None or ours.root != old.root:
+    def _require_own(self, old: Checkpoint) -> None:
+        """The copy's tree is the beginning of ours, and where it ends it holds what we hold."""
+        latest = self._store.latest()
+        if old.size > latest.size or root_at(self._store, old.size) != old.root:
             raise InconsistentError(
-                f"the copy {self._target.name} has a checkpoint of size {old.size} that this log has not published",
-                evidence={"copy": old.text.encode(), "log": new.text.encode()},
+                f"the copy {self._target.name} has a checkpoint of size {old.size} that is not of this log's tree of "
+                f"{latest.size} entries",
+                evidence={"copy": old.text.encode(), "log": latest.note},
                 code="copy-differs",
             )
+        if not self._edge_verified:
+            self._require_edge(old.size)
+            self._edge_verified = True
 
-    def _new_files(self, old_size: int, new_size: int) -> Iterator[tuple[str, Callable[[], bytes]]]:
-        for tile in tiles.new_tiles(old_size, new_size):
-            yield tile.path, partial(self._tile, tile)
-        for bundle in tiles.new_bundles(old_size, new_size):
-            yield bundle.path, partial(self._bundle, bundle)
+    def _require_edge(self, size: int) -> None:
+        """The last tile of every level and the last bundle are what they are here."""
+        source = CopySource(self._target)
+        edge = [tiles.tile_at(0, (size - 1) // TILE_WIDTH, size)] if size else []
+        for tile in dict.fromkeys([*edge, *tiles.partial_tiles(size)]):
+            if self._read(source, tile) != self._tile(tile):
+                raise differs(self._target.name, tile.path)
+        if size:
+            bundle = tiles.bundle_at((size - 1) // TILE_WIDTH, size)
+            if self._read(source, bundle) != self._bundle(bundle):
+                raise differs(self._target.name, bundle.path)
+
+    def _read(self, source: CopySource, place: Tile | Bundle) -> bytes | None:
+        try:
+            return source.read_tiles([place])[0] if isinstance(place, Tile) else source.read_bundle(place)
+        except UnavailableError as error:
+            if error.code != "absent":
+                raise
+            return None
+
+    def _new_files(self, old_size: int, new_size: int) -> tuple[int, Iterator[_File]]:
+        new_tiles = tiles.new_tiles(old_size, new_size)
+        new_bundles = tiles.new_bundles(old_size, new_size)
+
+        def read() -> Iterator[_File]:
+            for tile in new_tiles:
+                yield tile.path, self._tile(tile)
+            for bundle in new_bundles:
+                yield bundle.path, self._bundle(bundle)
+
+        return len(new_tiles) + len(new_bundles), read()
 
     def _tile(self, tile: Tile) -> bytes:
         content = self._store.tile(tile.level, tile.index) or b""
@@ -154,35 +191,58 @@ class Exporter:
         assert len(entries) == bundle.width, f"{bundle.path} is not in the database"
         return tiles.format_bundle(entries)
 
-    def _new_blobs(self, old_size: int, new_size: int) -> Iterator[bytes]:
-        """The hashes of the evidence that new registrations were judged with."""
+    def _new_blobs(self, old_size: int, new_size: int) -> tuple[int, Iterator[_File]]:
+        """The evidence that new registrations were judged with, as far as it is kept."""
+        wanted: dict[bytes, None] = {}
         for start in range(old_size, new_size, TILE_WIDTH):
             for leaf in self._store.entries(start, min(start + TILE_WIDTH, new_size)):
-                if leaf.startswith(_REGISTRATION):
-                    parsed = entry.parse_entry(leaf)
-                    assert isinstance(parsed, Registration)
-                    yield from parsed.appraisal.collateral.values()
+                wanted.update(dict.fromkeys(referred_blobs(leaf)))
 
-    def _write_once(self, path: str, content: bytes, *, compress: bool) -> bool:
-        there = self._target.read(path)
-        if there is None:
-            self._target.write(path, content, compress=compress)
+        def read() -> Iterator[_File]:
+            for sha256 in wanted:
+                blob = self._store.blob(sha256)
+                if blob is not None:
+                    yield blob_path(sha256), blob
+
+        return len(wanted), read()
+
+    def _write(self, files: tuple[int, Iterator[_File]], progress: Progress | None) -> int:
+        """Create files, a few at once; returns how many were not there."""
+        total, contents = files
+        written = 0
+        for number, new in enumerate(
+            map_ahead(self._write_once, self._until_stopped(contents), threads=_WRITES_AT_ONCE)
+        ):
+            written += new
+            if progress:
+                progress(number + 1, total)
+        return written
+
+    def _until_stopped(self, contents: Iterator[_File]) -> Iterator[_File]:
+        for content in contents:
+            if self._stopping.is_set():
+                raise _StoppedError
+            yield content
+
+    def _write_once(self, file: _File) -> bool:
+        path, content = file
+        if self._target.create(path, content, compress=is_bundle(path)):
             return True
-        if there != content:
-            raise InconsistentError(
-                f"the copy {self._target.name} holds other bytes at {path} than this log",
-                evidence={"path": path.encode()},
-                code="copy-differs",
-            )
+        if self._target.read(path) != content:
+            raise differs(self._target.name, path)
         return False
 
     def _drop_partials(self, old_size: int, new_size: int) -> None:
-        """Remove the partial tiles of the old size whose full ones are there now; readers turn to those."""
+        """Remove the partial tiles, of whatever widths, of which the full ones are there now.
+
+        Only the last tiles of the old size can have had any; those before lost theirs when they became full.
+        """
         for tile in tiles.partial_tiles(old_size):
+            full = Tile(tile.level, tile.index, TILE_WIDTH)
             if (new_size >> 8 * tile.level) // TILE_WIDTH > tile.index:
-                self._target.delete(tile.path)
-        if old_size % TILE_WIDTH and new_size // TILE_WIDTH > old_size // TILE_WIDTH:
-            self._target.delete(tiles.bundle_at(old_size // TILE_WIDTH, old_size).path)
+                self._target.clear(f"{full.path}.p")
+                if tile.level == 0:
+                    self._target.clear(f"{Bundle(tile.index, TILE_WIDTH).path}.p")
 
 
 class _StoppedError(Exception):

@@ -5,22 +5,26 @@ that the log signed. Every tile of the tree is read and compared; a fault does n
 run tells all of them. Nothing but the running right edge is kept in memory.
 """
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from assay.attest.index import Indexed, index_leaf
+from assay.log_server.ahead import map_ahead
+from assay.log_server.evidence import blob_path, referred_blobs
+from assay.log_server.regrown import Regrown, attempt, read_tile
 from assay.tlog import merkle, tiles
 from assay.tlog.checkpoint import Checkpoint, verify_checkpoint
 from assay.tlog.errors import LogError
 from assay.tlog.keys import VerifierKey
-from assay.tlog.merkle import Hash
+from assay.tlog.policy import Policy, verify_cosigned_checkpoint
 from assay.tlog.tile_reader import TileSource
-from assay.tlog.tiles import TILE_WIDTH, Bundle, Tile
+from assay.tlog.tiles import TILE_WIDTH, Bundle
 
 MAX_FAULTS = 100
-_AHEAD = 8
+_READS_AT_ONCE = 8
+_BLOBS_KEPT = 4096
 
 
 class Source(TileSource, Protocol):
@@ -41,12 +45,22 @@ class Fault:
 
 @dataclass(slots=True)
 class Findings:
-    """What a check saw: how much there was, and what was wrong with it (at most 100 faults are kept)."""
+    """What a check saw: how much there was, and what was wrong with it (at most 100 faults are kept).
+
+    Attributes:
+        kinds: how many entries there are of each kind that this version knows.
+        unknown: entries that it does not: no fault, a newer log admits more.
+        blobs: different ones that entries refer to and that are what their hash says.
+        missing_blobs: different ones that are not there.
+    """
 
     checkpoint: Checkpoint
     entries: int = 0
     tiles: int = 0
+    kinds: dict[str, int] = field(default_factory=dict)
     unknown: int = 0
+    blobs: int = 0
+    missing_blobs: int = 0
     faults: list[Fault] = field(default_factory=list)
     more_faults: int = 0
 
@@ -58,166 +72,129 @@ class Findings:
             self.more_faults += 1
 
 
-CheckEntry = Callable[[int, bytes, Indexed | None], str | None]
-"""Looks at an entry beyond its hash: its index, its bytes, its index terms; returns what is wrong, or None."""
+CheckEntries = Callable[[int, Sequence[tuple[bytes, Indexed | None]]], Iterator[tuple[int, str]]]
+"""Looks at entries beyond their hashes: the first one's index, and each one's bytes and index terms (None if this
+version does not know its kind); gives the indices of those that are wrong, and what is wrong with them."""
+
+ReadBlob = Callable[[bytes], bytes | None]
+"""Gives a blob by its SHA-256; None if there is none."""
 
 
 def check_log(
     source: Source,
     *,
     log_keys: Sequence[VerifierKey],
+    policy: Policy | None = None,
+    read_blob: ReadBlob | None = None,
+    check_entries: CheckEntries | None = None,
     progress: Callable[[int, int], None] | None = None,
-    check_entry: CheckEntry | None = None,
 ) -> Findings:
     """Check a whole log.
 
     Args:
         source: where its tiles are read.
         log_keys: the log's, all of which must have signed the checkpoint.
+        policy: what else the checkpoint must meet: its witnesses' cosignatures, its quorum.
+        read_blob: where the evidence is that entries refer to; None to leave it alone.
+        check_entries: what else to ask of entries.
         progress: told how many entries of how many have been checked.
-        check_entry: what else to ask of each entry.
 
     Raises:
         MalformedError, UntrustedError: the checkpoint is not one of this log's; nothing else is looked at.
-        UnavailableError: the source cannot be reached.
+        UnavailableError: the source cannot be reached, or stopped answering. What it answers not to have is a
+            fault instead.
     """
-    findings = Findings(verify_checkpoint(source.read_checkpoint(), log_keys=log_keys))
-    tree = _Tree(source, findings)
-    size = findings.checkpoint.size
-    for bundle, entries in _bundles(source, size, findings):
-        tree.add(bundle, _leaf_hashes(entries))
-        for offset, leaf in enumerate(entries):
-            _check_leaf(findings, bundle, offset, leaf, check_entry)
+    note = source.read_checkpoint()
+    findings = Findings(verify_checkpoint(note, log_keys=log_keys))
+    if policy is not None:
+        _check_policy(findings, note, policy)
+    tree = Regrown(source, findings.checkpoint, fault=findings.fault)
+    evidence = None if read_blob is None else _Evidence(findings, read_blob)
+    for read in _read_all(source, findings.checkpoint.size):
+        _check_bundle(findings, tree, read, check_entries)
+        if evidence is not None and not isinstance(read.entries, LogError):
+            evidence.check(read.entries)
         if progress:
-            progress(min((bundle.index + 1) * TILE_WIDTH, size), size)
+            done = read.bundle.index * TILE_WIDTH + read.bundle.width
+            progress(done, findings.checkpoint.size)
     tree.finish()
+    findings.tiles = tree.tiles
     return findings
 
 
-def _bundles(source: Source, size: int, findings: Findings) -> Iterator[tuple[Bundle, list[bytes]]]:
-    """All bundles in order, read a few ahead; one that cannot be read has no entries."""
-
-    def read(bundle: Bundle) -> tuple[Bundle, list[bytes] | LogError]:
-        try:
-            return bundle, tiles.parse_bundle(source.read_bundle(bundle), width=bundle.width)
-        except LogError as error:
-            return bundle, error
-
-    with ThreadPoolExecutor(_AHEAD) as pool:
-        for bundle, entries in _in_order(pool, read, tiles.bundles_of_size(size)):
-            if isinstance(entries, LogError):
-                findings.fault(bundle.path, str(entries))
-                yield bundle, []
-            else:
-                yield bundle, entries
+def _check_policy(findings: Findings, note: bytes, policy: Policy) -> None:
+    try:
+        verify_cosigned_checkpoint(note, policy)
+    except LogError as error:
+        findings.fault("checkpoint", str(error))
 
 
-def _in_order(
-    pool: ThreadPoolExecutor,
-    read: Callable[[Bundle], tuple[Bundle, list[bytes] | LogError]],
-    wanted: Iterator[Bundle],
-) -> Iterator[tuple[Bundle, list[bytes] | LogError]]:
-    ahead = []
-    for bundle in wanted:
-        ahead.append(pool.submit(read, bundle))
-        if len(ahead) > _AHEAD:
-            yield ahead.pop(0).result()
-    for each in ahead:
-        yield each.result()
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A bundle and its tile as they were read, or why they could not be."""
+
+    bundle: Bundle
+    entries: list[bytes] | LogError
+    tile: bytes | LogError
 
 
-def _leaf_hashes(entries: Sequence[bytes]) -> list[Hash]:
-    return [merkle.leaf_hash(leaf) for leaf in entries]
+def _read_all(source: Source, size: int) -> Iterator[_Read]:
+    """All bundles with their tiles, in order, read a few ahead."""
+
+    def read(bundle: Bundle) -> _Read:
+        entries = attempt(lambda: tiles.parse_bundle(source.read_bundle(bundle), width=bundle.width))
+        return _Read(bundle, entries, attempt(lambda: read_tile(source, bundle.tile)))
+
+    return map_ahead(read, tiles.bundles_of_size(size), threads=_READS_AT_ONCE)
 
 
-def _check_leaf(
-    findings: Findings, bundle: Bundle, offset: int, leaf: bytes, check_entry: CheckEntry | None
-) -> None:
-    index = bundle.index * TILE_WIDTH + offset
+def _check_bundle(findings: Findings, tree: Regrown, read: _Read, check_entries: CheckEntries | None) -> None:
+    if isinstance(read.entries, LogError):
+        findings.fault(read.bundle.path, str(read.entries))
+        tree.add(read.bundle, None, read.tile)
+        return
+    tree.add(read.bundle, [merkle.leaf_hash(leaf) for leaf in read.entries], read.tile)
+    indexed = [(leaf, _index(findings, leaf)) for leaf in read.entries]
+    if check_entries is not None:
+        for index, what in check_entries(read.bundle.index * TILE_WIDTH, indexed):
+            findings.fault(f"entry {index}", what)
+
+
+def _index(findings: Findings, leaf: bytes) -> Indexed | None:
     findings.entries += 1
     try:
-        indexed: Indexed | None = index_leaf(leaf)
+        indexed = index_leaf(leaf)
     except LogError:
         findings.unknown += 1
-        indexed = None
-    wrong = check_entry(index, leaf, indexed) if check_entry else None
-    if wrong:
-        findings.fault(f"entry {index}", wrong)
+        return None
+    findings.kinds[indexed.kind] = findings.kinds.get(indexed.kind, 0) + 1
+    return indexed
 
 
-class _Tree:
-    """The tree as it grows from the leaves, each level compared with what the source has of it."""
+class _Evidence:
+    """Checks that blobs are what entries say; of those that were checked, the last few thousand are remembered."""
 
-    def __init__(self, source: Source, findings: Findings) -> None:
-        self._source = source
+    def __init__(self, findings: Findings, read_blob: ReadBlob) -> None:
         self._findings = findings
-        self._size = findings.checkpoint.size
-        self._edges: list[list[Hash]] = []
+        self._read_blob = read_blob
+        self._checked: dict[bytes, None] = {}
 
-    def add(self, bundle: Bundle, hashes: list[Hash]) -> None:
-        """The leaf hashes of the next bundle; none if it could not be read, then the tile must stand in."""
-        stored = self._read(bundle.tile)
-        if not hashes:
-            hashes = [] if stored is None else _split(stored)
-        elif stored is not None:
-            self._compare(bundle.tile, hashes, stored)
-        self._grow(0, bundle.index, hashes)
+    def check(self, leaves: Sequence[bytes]) -> None:
+        """Check what these entries refer to."""
+        for sha256 in dict.fromkeys(each for leaf in leaves for each in referred_blobs(leaf)):
+            if sha256 not in self._checked:
+                self._check(sha256)
+                self._checked[sha256] = None
+                if len(self._checked) > _BLOBS_KEPT:
+                    del self._checked[next(iter(self._checked))]
 
-    def finish(self) -> None:
-        """Compare the right edge above the leaves, and the root."""
-        for level in range(1, len(self._edges)):
-            edge = self._edges[level]
-            if edge:
-                tile = Tile(level, self._size >> 8 * (level + 1), len(edge))
-                self._compare(tile, edge, self._read(tile))
-        root = self._root()
-        if root != self._findings.checkpoint.root:
-            self._findings.fault("checkpoint", f"the entries' root is {root.hex()}, not the signed one")
-
-    def _grow(self, level: int, index: int, hashes: list[Hash]) -> None:
-        """A tile of a level is known: keep it as the edge, or pass its root up if it is full."""
-        while len(self._edges) <= level + 1:
-            self._edges.append([])
-        if len(hashes) < TILE_WIDTH:
-            self._edges[level] = hashes
-            return
-        self._edges[level] = []
-        above = self._edges[level + 1]
-        above.append(merkle.root_of(hashes))
-        if len(above) == TILE_WIDTH:
-            tile = Tile(level + 1, index // TILE_WIDTH, TILE_WIDTH)
-            self._compare(tile, above, self._read(tile))
-            self._grow(level + 1, tile.index, list(above))
-
-    def _root(self) -> Hash:
-        """The root: the edges folded together, lowest and rightmost first."""
-        root: Hash | None = None
-        for edge in self._edges:
-            # What came from below is the right-most subtree of this level, not yet a whole node of it.
-            row = edge if root is None else [*edge, root]
-            if row:
-                root = merkle.root_of(row)
-        return merkle.EMPTY_ROOT if root is None else root
-
-    def _read(self, tile: Tile) -> bytes | None:
-        self._findings.tiles += 1
-        try:
-            (content,) = self._source.read_tiles([tile])
-            tiles.parse_tile(content, width=tile.width)
-        except LogError as error:
-            self._findings.fault(tile.path, str(error))
-            return None
-        return content
-
-    def _compare(self, tile: Tile, hashes: Sequence[Hash], stored: bytes | None) -> None:
-        if stored is not None and stored != tiles.format_tile(hashes):
-            known = _split(stored)
-            at = next(
-                (place for place, pair in enumerate(zip(hashes, known, strict=False)) if pair[0] != pair[1]),
-                min(len(hashes), len(known)),
-            )
-            self._findings.fault(tile.path, f"hash {at} is not that of what lies below it")
-
-
-def _split(content: bytes) -> list[Hash]:
-    return [Hash(content[at : at + 32]) for at in range(0, len(content), 32)]
+    def _check(self, sha256: bytes) -> None:
+        data = attempt(lambda: self._read_blob(sha256))
+        if data is None:
+            self._findings.missing_blobs += 1
+        elif isinstance(data, LogError):
+            self._findings.fault(blob_path(sha256), str(data))
+        elif hashlib.sha256(data).digest() != sha256:
+            self._findings.fault(blob_path(sha256), "the blob has another hash")
+        else:
+            self._findings.blobs += 1

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 
 from assay.tlog import merkle
+from assay.tlog.errors import InconsistentError
 from assay.tlog.merkle import Hash, Node
 from assay.tlog.tiles import TILE_WIDTH
 
@@ -47,7 +48,11 @@ class TileHashes:
         index, offset = divmod(node.index, TILE_WIDTH >> height)
         rows = self._folded.get((level, index)) or self._fill((level, index))
         if offset >= len(rows[height]):
-            raise AssertionError(f"the stored tiles do not hold node {node}")
+            raise InconsistentError(
+                f"the stored tiles do not hold node {node}: the database is damaged; 'assay log fsck' tells more",
+                evidence={},
+                code="tiles",
+            )
         return rows[height][offset]
 
     def _fill(self, place: Place) -> tuple[list[Hash], ...]:

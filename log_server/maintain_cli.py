@@ -15,6 +15,7 @@ from assay.log_server import config as configuration
 from assay.log_server import fsck as checking
 from assay.log_server import recover as recovering
 from assay.log_server.copies import CopySource, open_target
+from assay.log_server.evidence import blob_path
 from assay.log_server.export import Exporter
 from assay.log_server.fsck import Fault, Findings, Source
 from assay.log_server.operate_cli import FILE
@@ -24,7 +25,7 @@ from assay.log_server.store_source import IndexCheck, StoreSource, check_checkpo
 from assay.log_server.wiring import open_store, read_signers
 from assay.tlog.errors import UnavailableError
 from assay.tlog.keys import VerifierKey, parse_vkey
-from assay.tlog.policy import parse_policy
+from assay.tlog.policy import Policy, parse_policy
 
 _MAX_BLOB_SIZE = 1 << 20
 _TIMEOUT_S = 30.0
@@ -47,13 +48,9 @@ def export(target: str, directory: Path, as_json: bool) -> None:
     """Bring the copy TARGET (a folder or s3://BUCKET/PREFIX) to the newest published checkpoint, once."""
     config = configuration.load(directory / FILE)
     keys = tuple(signer.verifier for signer in read_signers(directory / config.key, origin=config.origin))
-    store = open_store(config, folder=directory)
-    try:
+    with _open_store(directory) as store, _progress("copying files") as progress:
         exporter = Exporter(store, open_target(target, folder=Path.cwd()), log_keys=keys, interval_s=1)
-        with _progress("copying files") as progress:
-            done = exporter.round(progress)
-    finally:
-        store.close()
+        done = exporter.round(progress)
     if as_json:
         click.echo(
             json.dumps({"old_size": done.old_size, "new_size": done.new_size, "written": done.written})
@@ -72,20 +69,31 @@ def export(target: str, directory: Path, as_json: bool) -> None:
 def fsck(log: str, vkeys: tuple[str, ...], policy: Path | None, as_json: bool) -> int:
     """Check a whole log from its entries up: over HTTP, from a copy, or from its own directory.
 
-    Of a log's own directory (with a log.toml) the database is checked too: identities, index terms, every
-    checkpoint it ever signed.
+    Of a log's own directory (with a log.toml) the database is checked too: hashes, identities, index terms, every
+    checkpoint it ever signed. Of any other the newest checkpoint must also meet the policy, if one is given.
     """
-    keys = _log_keys(vkeys, policy)
-    with _open(log) as (source, store), _progress("checking entries") as progress:
-        index = None if store is None else IndexCheck(store)
-        found = checking.check_log(
-            source, log_keys=keys, progress=progress, check_entry=None if index is None else index.check_entry
-        )
-        if store is not None and index is not None:
-            index.finish(found)
-            check_checkpoints(store, found, log_keys=keys)
+    keys, wanted = _trusted(vkeys, policy)
+    with _progress("checking entries") as progress:
+        if "://" not in log and (Path(log) / FILE).is_file():
+            with _open_store(Path(log)) as store:
+                found = _check_own(store, keys, progress)
+        else:
+            source, read_blob = _copy(log)
+            found = checking.check_log(
+                source, log_keys=keys, policy=wanted, read_blob=read_blob, progress=progress
+            )
     _report(log, found, as_json=as_json)
     return 1 if found.faults else 0
+
+
+def _check_own(store: Store, keys: tuple[VerifierKey, ...], progress: Callable[[int, int], None]) -> Findings:
+    index = IndexCheck(store)
+    found = checking.check_log(
+        StoreSource(store), log_keys=keys, read_blob=store.blob, check_entries=index.check, progress=progress
+    )
+    index.finish(found)
+    check_checkpoints(store, found, log_keys=keys)
+    return found
 
 
 @click.command()
@@ -114,24 +122,26 @@ def recover(copy: str, directory: Path, as_json: bool) -> None:
         click.echo(f"warning: the copy lacks {done.missing_blobs} blobs of collateral", err=True)
 
 
-def _log_keys(vkeys: Sequence[str], policy: Path | None) -> tuple[VerifierKey, ...]:
-    if bool(vkeys) == (policy is not None):
+def _trusted(vkeys: Sequence[str], file: Path | None) -> tuple[tuple[VerifierKey, ...], Policy | None]:
+    """The log's keys, and the policy if they came in one."""
+    if bool(vkeys) == (file is not None):
         raise click.UsageError("give the log's keys, by --vkey or by --policy")
-    if policy is not None:
-        return tuple(log.key for log in parse_policy(policy.read_bytes()).logs)
-    return tuple(parse_vkey(text) for text in vkeys)
+    if file is None:
+        return tuple(parse_vkey(text) for text in vkeys), None
+    policy = parse_policy(file.read_bytes())
+    return tuple(log.key for log in policy.logs), policy
 
 
 @contextmanager
-def _open(place: str) -> Iterator[tuple[Source, Store | None]]:
-    """A log to check; its store too if it is a log's own directory."""
-    file = Path(place) / FILE
-    if "://" in place or not file.is_file():
-        yield _copy(place)[0], None
-        return
-    store = open_store(configuration.load(file), folder=Path(place))
+def _open_store(directory: Path) -> Iterator[Store]:
+    """The database of the log in a directory; none is made."""
+    config = configuration.load(directory / FILE)
+    store = open_store(config, folder=directory)
     try:
-        yield StoreSource(store), store
+        file = store.database.file
+        if file is not None and not file.exists():
+            raise UnavailableError(f"there is no database {file}", code="absent")
+        yield store
     finally:
         store.close()
 
@@ -141,11 +151,11 @@ def _copy(place: str) -> tuple[Source, Callable[[bytes], bytes | None]]:
     if place.startswith(("http://", "https://")):
         return HttpTileSource(place, timeout_s=_TIMEOUT_S), lambda sha256: _fetch_blob(place, sha256)
     target = open_target(place, folder=Path.cwd())
-    return CopySource(target), lambda sha256: target.read(f"api/v1/blobs/sha256/{sha256.hex()}")
+    return CopySource(target), lambda sha256: target.read(blob_path(sha256))
 
 
 def _fetch_blob(url: str, sha256: bytes) -> bytes | None:
-    address = f"{url.rstrip('/')}/api/v1/blobs/sha256/{sha256.hex()}"
+    address = f"{url.rstrip('/')}/{blob_path(sha256)}"
     response = http.request("GET", address, timeout_s=_TIMEOUT_S, max_bytes=_MAX_BLOB_SIZE)
     if response.status not in (200, 404):
         raise UnavailableError(f"{address}: HTTP {response.status}")
@@ -171,16 +181,23 @@ def _report(log: str, found: Findings, *, as_json: bool) -> None:
             "root": checkpoint.root.hex(),
             "entries": found.entries,
             "tiles": found.tiles,
+            "kinds": found.kinds,
             "unknown": found.unknown,
+            "blobs": found.blobs,
+            "missing_blobs": found.missing_blobs,
             "faults": [{"path": each.path, "what": each.what} for each in found.faults],
             "more_faults": found.more_faults,
         }
         click.echo(json.dumps(value))
         return
     click.echo(f"{log}: {checkpoint.origin}, size {checkpoint.size}, root {checkpoint.root.hex()}")
-    click.echo(
-        f"  {found.entries} entries and {found.tiles} tiles read; {found.unknown} entries of unknown kinds"
-    )
+    click.echo(f"  {found.entries} entries and {found.tiles} tiles read")
+    for kind, count in sorted(found.kinds.items()):
+        click.echo(f"  {count} of kind {kind}")
+    if found.unknown:
+        click.echo(f"  {found.unknown} of kinds that this version does not know")
+    if found.blobs or found.missing_blobs:
+        click.echo(f"  {found.blobs} blobs of evidence, {found.missing_blobs} missing")
     for fault in found.faults:
         click.echo(f"  FAULT {_shown(fault)}")
     if found.more_faults:

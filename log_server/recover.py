@@ -12,14 +12,15 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from assay.attest import entry
 from assay.attest.admission import Admitted
-from assay.attest.entry import Registration
 from assay.attest.index import index_leaf
 from assay.log_server import anchor as anchors
 from assay.log_server import migrations, wiring
 from assay.log_server.batch import Batch
 from assay.log_server.config import Config
+from assay.log_server.database import replacing
+from assay.log_server.evidence import referred_blobs
+from assay.log_server.files import sync_folder
 from assay.log_server.fsck import Source
 from assay.log_server.rows import StoredCosignature
 from assay.log_server.store import Store
@@ -30,7 +31,7 @@ from assay.tlog.cosignature import verify_cosignature
 from assay.tlog.errors import InconsistentError, LogError, MalformedError, UntrustedError
 from assay.tlog.keys import VerifierKey
 from assay.tlog.note import Note
-from assay.tlog.policy import Policy
+from assay.tlog.policy import Policy, verify_cosigned_checkpoint
 from assay.tlog.tile_reader import TileReader
 
 _AT_ONCE = 4096
@@ -65,7 +66,9 @@ def recover(
 
     Raises:
         MalformedError: there is a database with entries already (code ``exists``).
-        UntrustedError: the copy is not this log's, or its tiles do not hash to its checkpoint.
+        MalformedError: a server runs on the database (code ``serving``).
+        UntrustedError: the copy is not this log's, or its tiles do not hash to its checkpoint; or there is no
+            anchor (code ``no-anchor``).
         InconsistentError: the anchor is ahead of the copy (code ``behind-anchor``).
         UnavailableError: the copy cannot be read.
     """
@@ -74,7 +77,7 @@ def recover(
     policy = wiring.read_witness_policy(config, folder=folder)
     note = source.read_checkpoint()
     checkpoint = verify_checkpoint(note, log_keys=log_keys)
-    anchored = anchors.open_anchor(config.anchor, folder=folder).read()
+    anchored = _anchored(config.anchor, folder=folder)
     _require_anchored(checkpoint, anchored, log_keys)
     with ExitStack() as opened:
         target = _Target(config, folder)
@@ -114,12 +117,24 @@ class _Target:
         return store
 
     def keep(self) -> None:
-        """Make it the log's database."""
+        """Make it the log's database.
+
+        Raises:
+            MalformedError: a server runs on the one that it would replace (code ``serving``).
+        """
         if self._final is None:
             return
-        for name in self._files(self._final):
-            name.unlink(missing_ok=True)
-        self._draft.rename(self._final)
+        try:
+            with replacing(self._final):
+                for name in self._files(self._final):
+                    name.unlink(missing_ok=True)
+                self._draft.rename(self._final)
+                sync_folder(self._final.parent)
+        except BlockingIOError as error:
+            raise MalformedError(
+                f"a server runs on {self._final}; stop it first, or it would go on with what is replaced",
+                code="serving",
+            ) from error
 
     @property
     def _draft(self) -> Path:
@@ -146,6 +161,17 @@ class _Target:
                 f"the database holds {size} entries; move it away before recovering into its place",
                 code="exists",
             )
+
+
+def _anchored(place: str, *, folder: Path) -> bytes:
+    try:
+        return anchors.open_anchor(place, folder=folder).read()
+    except FileNotFoundError as error:
+        raise UntrustedError(
+            f"there is no anchor at {place}: without it nothing tells whether the copy is the newest. Bring it back, "
+            "or put the newest checkpoint of the log there that you can find, from its witnesses for instance",
+            code="no-anchor",
+        ) from error
 
 
 def _require_anchored(checkpoint: Checkpoint, anchored: bytes, log_keys: tuple[VerifierKey, ...]) -> None:
@@ -213,8 +239,7 @@ def _admitted(leaf: bytes, read_blob: Callable[[bytes], bytes | None]) -> tuple[
         raise UntrustedError(
             f"the copy has an entry that this version cannot index: {error}", code="unknown-kind"
         ) from error
-    parsed = entry.parse_entry(leaf)
-    wanted = list(parsed.appraisal.collateral.values()) if isinstance(parsed, Registration) else []
+    wanted = referred_blobs(leaf)
     blobs = tuple(_blobs(wanted, read_blob))
     return Admitted(leaf, indexed.identity, indexed.kind, indexed.terms, blobs), len(wanted) - len(blobs)
 
@@ -235,11 +260,13 @@ def _sign(
     policy: Policy | None,
     now_ms: int,
 ) -> None:
-    """Keep the copy's checkpoint as the log's newest, published as it was; nothing is signed anew."""
+    """Keep the copy's checkpoint as the log's newest; nothing is signed anew, nor published that no quorum cosigned."""
     signed = parse_signed_checkpoint(note).note
     own = tuple(line for line in signed.signatures if any(line.is_by(key) for key in log_keys))
     batch.identify(checkpoint.origin, [str(key) for key in log_keys])
-    batch.sign(checkpoint, notes.format_note(Note(signed.text, own)), now_ms=now_ms, published=True)
+    batch.sign(
+        checkpoint, notes.format_note(Note(signed.text, own)), now_ms=now_ms, published=_is_met(note, policy)
+    )
     for line in signed.signatures:
         for witness in policy.witnesses if policy else ():
             if line.is_by(witness.key):
@@ -248,3 +275,13 @@ def _sign(
                 batch.keep_cosignature(
                     checkpoint.size, StoredCosignature(key.name, key.key_id, line.line, kept.time_s)
                 )
+
+
+def _is_met(note: bytes, policy: Policy | None) -> bool:
+    if policy is None:
+        return True
+    try:
+        verify_cosigned_checkpoint(note, policy)
+    except LogError:
+        return False
+    return True

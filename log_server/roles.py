@@ -13,7 +13,8 @@ import structlog
 from sqlalchemy import Connection, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from assay.log_server.database import Database, lock_file
+from assay.log_server.database import Database
+from assay.log_server.files import lock_file
 
 _log = structlog.get_logger("roles")
 

@@ -86,6 +86,7 @@ class LogService:
         self.store = wiring.open_store(config, folder=folder)
         with ExitStack() as opened:
             opened.callback(self.store.close)
+            opened.enter_context(self.store.database.serving())
             self._require_own_database()
             anchor = anchors.open_anchor(config.anchor, folder=folder)
             anchors.verify_not_behind(
@@ -120,7 +121,7 @@ class LogService:
                 Role(self.store.database, name, begin=duty.start, end=duty.stop)
                 for name, duty in duties.items()
             ]
-            opened.pop_all()
+            self._opened = opened.pop_all()
 
     @property
     def log_keys(self) -> tuple[VerifierKey, ...]:
@@ -158,7 +159,7 @@ class LogService:
         for role in self._roles:
             role.stop()
         self._publications.stop()
-        self.store.close()
+        self._opened.close()
 
     def verify_open(self) -> None:
         """Check that the log still takes entries. Freezing is for good, so once seen it is not asked for again.

@@ -6,9 +6,9 @@ and with the log's keys fork it, which is what witnesses and the anchor are for.
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Engine, func, select, tuple_
 
@@ -19,6 +19,18 @@ from assay.log_server.hashes import TileHashes
 from assay.log_server.rows import Identity, StoredCheckpoint, StoredCosignature
 from assay.tlog import proof
 from assay.tlog.merkle import Hash
+
+PlacedTerm = tuple[str, str, int]
+"""An index term with its entry: name, value, index."""
+
+
+class Extent(NamedTuple):
+    """How far a database reaches: the newest checkpoint's size, and the ends of the entries and of their terms."""
+
+    size: int
+    entries: int
+    terms: int
+
 
 PublishedMark = tuple[int, int | None, int]
 """A published checkpoint's size, the sum of its cosignatures' times (Unix s), and how many it has."""
@@ -187,22 +199,36 @@ class Store:
         with self._database.reading() as connection:
             return list(connection.execute(query.order_by(table.c.index)).scalars())
 
-    def is_indexed(self, index: int, *, identity: bytes, terms: Sequence[tuple[str, str]]) -> bool:
-        """Whether an entry is kept under this identity and at least these terms."""
-        table = models.term
-        rows = [(name, value, index) for name, value in terms]
-        count = select(func.count()).where(tuple_(table.c.name, table.c.value, table.c.index).in_(rows))
-        same = select(func.count()).where(
-            (models.entry.c.index == index) & (models.entry.c.identity == identity)
-        )
+    def names(self, start: int, end: int) -> dict[int, tuple[Hash, bytes]]:
+        """Under which leaf hash and which identity entries are kept, by index."""
+        table = models.entry
+        query = select(table.c.index, table.c.leaf_hash, table.c.identity)
         with self._database.reading() as connection:
-            found = connection.execute(count.select_from(table)).scalar_one()
-            return found == len(rows) and connection.execute(same).scalar_one() == 1
+            found = connection.execute(query.where((table.c.index >= start) & (table.c.index < end)))
+            return {index: (leaf_hash, identity) for index, leaf_hash, identity in found}
 
-    def term_count(self) -> int:
-        """How many index terms all entries have together."""
+    def kept_terms(self, wanted: Collection[PlacedTerm]) -> set[PlacedTerm]:
+        """Those of the index terms that are kept."""
+        columns = models.term.c.name, models.term.c.value, models.term.c.index
         with self._database.reading() as connection:
-            return int(connection.execute(select(func.count()).select_from(models.term)).scalar_one())
+            found = connection.execute(select(*columns).where(tuple_(*columns).in_(wanted)))
+            return {(name, value, index) for name, value, index in found}
+
+    def term_count(self, *, size: int) -> int:
+        """How many index terms the first ``size`` entries have together."""
+        query = select(func.count()).where(models.term.c.index < size)
+        with self._database.reading() as connection:
+            return int(connection.execute(query).scalar_one())
+
+    def extent(self) -> Extent:
+        """How far the tables reach, as of one moment."""
+        ends = (
+            func.coalesce(func.max(column) + 1, 0) for column in (models.entry.c.index, models.term.c.index)
+        )
+        size = func.max(models.checkpoint.c.size)
+        columns = [select(each).scalar_subquery() for each in (size, *ends)]
+        with self._database.reading() as connection:
+            return Extent(*connection.execute(select(*columns)).one())
 
     def find_leaf(self, leaf_hash: Hash) -> int | None:
         """The index of a leaf hash."""

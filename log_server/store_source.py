@@ -1,15 +1,16 @@
 """A log's own database, read as its tiles are read, and checked where tiles say nothing."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from assay.attest.index import Indexed
 from assay.log_server.fsck import Findings
 from assay.log_server.rows import StoredCheckpoint
 from assay.log_server.store import Store, root_at
-from assay.tlog import tiles
+from assay.tlog import merkle, tiles
 from assay.tlog.checkpoint import verify_checkpoint
-from assay.tlog.errors import LogError, UnavailableError
+from assay.tlog.errors import InconsistentError, LogError, UnavailableError
 from assay.tlog.keys import VerifierKey
+from assay.tlog.merkle import Hash
 from assay.tlog.tiles import TILE_WIDTH, Bundle, Tile
 
 _PAGE = 500
@@ -51,25 +52,42 @@ class IndexCheck:
         self._store = store
         self._terms = 0
 
-    def check_entry(self, index: int, leaf: bytes, indexed: Indexed | None) -> str | None:
-        """What is wrong with an entry's identity and terms, or None."""
-        if indexed is None:
-            return None
-        self._terms += len(indexed.terms)
-        if self._store.is_indexed(index, identity=indexed.identity, terms=indexed.terms):
-            return None
-        return "the database has it under another identity, or lacks an index term"
+    def check(self, start: int, entries: Sequence[tuple[bytes, Indexed | None]]) -> Iterator[tuple[int, str]]:
+        """What is wrong with the hashes, identities and terms of consecutive entries."""
+        names = self._store.names(start, start + len(entries))
+        wanted = {
+            (name, value, index)
+            for index, (_, indexed) in enumerate(entries, start)
+            for name, value in (indexed.terms if indexed else ())
+        }
+        self._terms += len(wanted)
+        lacking = {index for _, _, index in wanted - self._store.kept_terms(wanted)}
+        for index, (leaf, indexed) in enumerate(entries, start):
+            leaf_hash, identity = names.get(index, (None, None))
+            if leaf_hash != merkle.leaf_hash(leaf):
+                yield index, "the database has it under another leaf hash"
+            if indexed and identity != indexed.identity:
+                yield index, "the database has it under another identity"
+            if index in lacking:
+                yield index, "the database lacks an index term of it"
 
     def finish(self, findings: Findings) -> None:
-        """Check that there are no terms beyond those of the entries."""
-        kept = self._store.term_count()
+        """Check that there is nothing beyond: no term that no entry has, no entry that no checkpoint covers."""
+        kept = self._store.term_count(size=findings.checkpoint.size)
         if kept != self._terms and not findings.unknown:
             findings.fault("index", f"{kept} terms are kept, but the entries have {self._terms}")
+        extent = self._store.extent()
+        for what, end in (("entries", extent.entries), ("index terms", extent.terms)):
+            if end > extent.size:
+                findings.fault(
+                    what,
+                    f"there are {what} up to {end - 1}, but the newest checkpoint is of size {extent.size}",
+                )
 
 
 def check_checkpoints(store: Store, findings: Findings, *, log_keys: Sequence[VerifierKey]) -> None:
-    """Check every checkpoint that the database has: signed by the log, and of this very tree."""
-    before = None
+    """Check every checkpoint that the database has, up to the checked one: signed by the log, and of this very tree."""
+    before = findings.checkpoint.size + 1
     while page := store.checkpoints(before=before, limit=_PAGE):
         for stored in page:
             _check_checkpoint(store, stored, findings, log_keys)
@@ -87,5 +105,12 @@ def _check_checkpoint(
         return
     if (signed.size, signed.root) != (stored.size, stored.root):
         findings.fault(path, "the signed size or root is not the one it is kept under")
-    elif signed.size > findings.checkpoint.size or root_at(store, signed.size) != signed.root:
-        findings.fault(path, "the tree of that size has another root")
+    elif _root(store, signed.size) != signed.root:
+        findings.fault(path, "the tree of that size has another root, or lacks tiles")
+
+
+def _root(store: Store, size: int) -> Hash | None:
+    try:
+        return root_at(store, size)
+    except InconsistentError:
+        return None

@@ -6,7 +6,6 @@ that a token is made or revoked without a restart.
 
 import hashlib
 import hmac
-import os
 import secrets
 import threading
 import tomllib
@@ -18,7 +17,7 @@ from pathlib import Path
 import structlog
 import tomli_w
 
-from assay.log_server.database import lock_file
+from assay.log_server.files import lock_file, replace_file
 from assay.tlog import strict
 from assay.tlog.errors import LogError, MalformedError, UnavailableError, UntrustedError
 
@@ -131,13 +130,7 @@ class TokenFile:
 
     def _write(self, tokens: tuple[Token, ...]) -> None:
         rows = [{"name": token.name, "sha256": token.sha256, "created": token.created_ms} for token in tokens]
-        temporary = self._path.with_name(self._path.name + ".new")
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(tomli_w.dumps({"token": rows}).encode())
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self._path)
+        replace_file(self._path, tomli_w.dumps({"token": rows}).encode(), mode=0o600)
 
 
 def _parse(data: bytes) -> tuple[Token, ...]:

@@ -17,12 +17,23 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from assay import cli
 from assay.attest import dsse, entry, p256, statement
+from assay.attest.admission import Admitted
 from assay.attest.entry import Attestation
+from assay.attest.index import index_leaf
 from assay.attest.statement import Provenance, Statement, Subject
 from assay.log_server import config as configuration
+from assay.log_server import fsck
 from assay.log_server.app import create_app
+from assay.log_server.copies import CopySource
+from assay.log_server.export import Exported, Exporter
+from assay.log_server.folder_target import FolderTarget
+from assay.log_server.fsck import Findings
 from assay.log_server.service import LogService
-from assay.tlog.keys import KeyType, SignerKey
+from assay.log_server.targets import Target
+from assay.log_server.wiring import read_signers
+from assay.tlog import note, proof
+from assay.tlog.checkpoint import Checkpoint, sign_checkpoint
+from assay.tlog.keys import KeyType, SignerKey, VerifierKey
 from assay.witness.core import Cosigned, RefusedError, Witness
 
 ORIGIN = "log.test.example"
@@ -175,9 +186,55 @@ class Log:
         return create_app(self.service).test_client()
 
     @property
+    def log_keys(self) -> tuple[VerifierKey, ...]:
+        config = configuration.load(self.file)
+        return tuple(
+            signer.verifier for signer in read_signers(self.folder / config.key, origin=config.origin)
+        )
+
+    @property
     def vkeys(self) -> list[str]:
+        return [str(key) for key in self.log_keys]
+
+    @property
+    def key_options(self) -> list[str]:
+        return [argument for vkey in self.vkeys for argument in ("--vkey", vkey)]
+
+    def grow(self, count: int) -> None:
+        """Append entries to the database, many at a time and without HTTP; published at once."""
         assert self.service is not None
-        return [str(key) for key in self.service.log_keys]
+        store, signers = self.service.store, self.service.signers
+        with store.write() as batch:
+            start = batch.latest().size
+            size = start + count
+            admitted = []
+            for number in range(start, size):
+                leaf = make_entry(number)
+                indexed = index_leaf(leaf)
+                admitted.append(Admitted(leaf, indexed.identity, indexed.kind, indexed.terms))
+            batch.append(start, admitted, now_ms=1_000_000)
+            checkpoint = Checkpoint(signers[0].name, size, proof.tree_root(size, batch.hashes()))
+            signed = note.format_note(sign_checkpoint(checkpoint, signers, time_s=1000))
+            batch.sign(checkpoint, signed, now_ms=1_000_000, published=True)
+        self.service.newest()  # the anchor follows
+
+    def exporter(self, target: Target) -> Exporter:
+        assert self.service is not None
+        return Exporter(self.service.store, target, log_keys=self.log_keys, interval_s=1)
+
+    def export(self, target: Target | Path) -> Exported:
+        """Bring a copy up to date."""
+        return self.exporter(FolderTarget(target) if isinstance(target, Path) else target).round()
+
+    def check(self, target: Target | Path) -> Findings:
+        """What fsck says of a copy."""
+        source = CopySource(FolderTarget(target) if isinstance(target, Path) else target)
+        return fsck.check_log(source, log_keys=self.log_keys)
+
+    def lose_database(self) -> None:
+        self.close()
+        for path in self.folder.glob("log.db*"):
+            path.unlink()
 
 
 @pytest.fixture(scope="session")

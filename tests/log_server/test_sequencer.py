@@ -288,7 +288,7 @@ def test_hashes_are_those_of_the_tree_whatever_is_asked_first():
 def test_a_node_that_the_tiles_do_not_hold_is_never_made_up(node):
     tile = b"".join([Hash(bytes([number]) * 32) for number in range(3)])
     hashes = TileHashes(lambda level, index: tile if (level, index) == (0, 0) else None)
-    with pytest.raises(AssertionError):
+    with pytest.raises(InconsistentError):
         hashes.read_hashes([node])
 
 
