@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, bindparam, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from assay.log_server import models
@@ -49,10 +49,22 @@ class StoredCosignature:
     time_s: int
 
 
+# What every read or every batch asks is built once: building a statement costs more than SQLite's answer to it.
+_IDENTITY = select(models.log.c.origin, models.log.c.vkeys, models.log.c.frozen_ms)
+_LATEST = select(models.checkpoint).order_by(models.checkpoint.c.size.desc()).limit(1)
+_TILE = select(models.tile.c.hashes).where(
+    (models.tile.c.level == bindparam("of_level")) & (models.tile.c.index == bindparam("at_index"))
+)
+_LEAVES = (
+    select(models.entry.c.leaf)
+    .where((models.entry.c.index >= bindparam("start")) & (models.entry.c.index < bindparam("end")))
+    .order_by(models.entry.c.index)
+)
+
+
 def identity(connection: Connection) -> Identity | None:
     """Whose tree a database holds; None before it was initialised."""
-    table = models.log
-    row = connection.execute(select(table.c.origin, table.c.vkeys, table.c.frozen_ms)).one_or_none()
+    row = connection.execute(_IDENTITY).one_or_none()
     return None if row is None else Identity(row.origin, tuple(row.vkeys.splitlines()), row.frozen_ms)
 
 
@@ -85,8 +97,7 @@ def latest(connection: Connection) -> StoredCheckpoint:
     Raises:
         LookupError: the log was never initialised.
     """
-    table = models.checkpoint
-    row = connection.execute(select(table).order_by(table.c.size.desc()).limit(1)).one_or_none()
+    row = connection.execute(_LATEST).one_or_none()
     if row is None:
         raise LookupError("the log has no checkpoint: it was never initialised")
     return StoredCheckpoint(*row)
@@ -94,6 +105,9 @@ def latest(connection: Connection) -> StoredCheckpoint:
 
 def tile(connection: Connection, level: int, index: int) -> bytes | None:
     """The hashes that a tile has so far."""
-    table = models.tile
-    query = select(table.c.hashes).where((table.c.level == level) & (table.c.index == index))
-    return connection.execute(query).scalar_one_or_none()
+    return connection.execute(_TILE, {"of_level": level, "at_index": index}).scalar_one_or_none()
+
+
+def leaves(connection: Connection, start: int, end: int) -> list[bytes]:
+    """The leaves ``[start, end)`` that exist, in order."""
+    return list(connection.execute(_LEAVES, {"start": start, "end": end}).scalars())

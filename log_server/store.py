@@ -36,6 +36,19 @@ PublishedMark = tuple[int, int | None, int]
 """A published checkpoint's size, the sum of its cosignatures' times (Unix s), and how many it has."""
 
 
+_OF_IT = models.cosignature.c.size == models.checkpoint.c.size
+_PUBLISHED_MARK = (
+    select(
+        models.checkpoint.c.size,
+        select(func.sum(models.cosignature.c.time_s)).where(_OF_IT).scalar_subquery(),
+        select(func.count()).select_from(models.cosignature).where(_OF_IT).scalar_subquery(),
+    )
+    .where(models.checkpoint.c.published_ms.is_not(None))
+    .order_by(models.checkpoint.c.size.desc())
+    .limit(1)
+)
+
+
 class Store:
     """A log's database.
 
@@ -128,20 +141,8 @@ class Store:
 
     def published_mark(self) -> PublishedMark | None:
         """What changes whenever the newest published checkpoint or its cosignatures do."""
-        table, kept = models.checkpoint, models.cosignature
-        of_it = kept.c.size == table.c.size
-        query = (
-            select(
-                table.c.size,
-                select(func.sum(kept.c.time_s)).where(of_it).scalar_subquery(),
-                select(func.count()).select_from(kept).where(of_it).scalar_subquery(),
-            )
-            .where(table.c.published_ms.is_not(None))
-            .order_by(table.c.size.desc())
-            .limit(1)
-        )
         with self._database.reading() as connection:
-            row = connection.execute(query).one_or_none()
+            row = connection.execute(_PUBLISHED_MARK).one_or_none()
         return None if row is None else (row[0], row[1], row[2])
 
     def checkpoints(self, *, before: int | None, limit: int) -> list[StoredCheckpoint]:
@@ -194,10 +195,8 @@ class Store:
 
     def entries(self, start: int, end: int) -> list[bytes]:
         """The leaves ``[start, end)`` that exist, in order."""
-        table = models.entry
-        query = select(table.c.leaf).where((table.c.index >= start) & (table.c.index < end))
         with self._database.reading() as connection:
-            return list(connection.execute(query.order_by(table.c.index)).scalars())
+            return rows.leaves(connection, start, end)
 
     def names(self, start: int, end: int) -> dict[int, tuple[Hash, bytes]]:
         """Under which leaf hash and which identity entries are kept, by index."""
