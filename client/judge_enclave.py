@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from assay.attest import claims, p256
 from assay.attest.claims import Claims, Evidence
 from assay.attest.entry import Appraisal, Registration
-from assay.attest.quote import sgx
 from assay.attest.quote.collateral import Collateral, parse_collateral
-from assay.attest.quote.verify import VerifiedQuote, verify_sgx_quote
+from assay.attest.quote.parse import parse_quote
+from assay.attest.quote.verify import VerifiedSgxQuote, require_no_debug, verify_sgx_quote
 from assay.attest.roots import TrustedRoot
 from assay.client.judge_log import CLOCK_TOLERANCE_S
 from assay.client.trust import QuoteRules
@@ -39,7 +39,7 @@ def judge_collateral(data: bytes, appraisal: Appraisal) -> Passed[Collateral]:
 
 def judge_quote(
     quote: bytes, collateral: Collateral, *, root: TrustedRoot, at_s: int
-) -> Passed[VerifiedQuote]:
+) -> Passed[VerifiedSgxQuote]:
     """Verify a quote under the policy's root, at a time.
 
     Raises:
@@ -59,9 +59,7 @@ def judge_debug(quote: bytes) -> Passed[None]:
         MalformedError: not a quote.
         UntrustedError: of a debug enclave, quoted or quoting (code ``debug``).
     """
-    parsed = sgx.parse_quote(quote)
-    if parsed.body.debug or parsed.signature.qe_report.debug:
-        raise UntrustedError("a debug enclave protects nothing", code="debug")
+    require_no_debug(parse_quote(quote))
     return Passed(None, "not a debug enclave")
 
 
@@ -76,7 +74,7 @@ def judge_possession(evidence: Evidence) -> Passed[bytes]:
     return Passed(bytes.fromhex(signer), f"signed by the enclave's key {signer}")
 
 
-def judge_binding(evidence: Evidence, quote: VerifiedQuote) -> Passed[Claims]:
+def judge_binding(evidence: Evidence, quote: VerifiedSgxQuote) -> Passed[Claims]:
     """Check that the quote's report_data binds the signing key and the claims.
 
     Raises:
@@ -86,7 +84,7 @@ def judge_binding(evidence: Evidence, quote: VerifiedQuote) -> Passed[Claims]:
     return Passed(bound, "report_data binds the signing key and the claims")
 
 
-def judge_tcb(quote: VerifiedQuote, rules: QuoteRules) -> Passed[None]:
+def judge_tcb(quote: VerifiedSgxQuote, rules: QuoteRules) -> Passed[None]:
     """Check the platform's state against the policy.
 
     Raises:
@@ -112,7 +110,7 @@ def judge_tcb(quote: VerifiedQuote, rules: QuoteRules) -> Passed[None]:
     )
 
 
-def judge_collateral_age(quote: VerifiedQuote, *, at_s: int, max_age_s: int) -> Passed[None]:
+def judge_collateral_age(quote: VerifiedSgxQuote, *, at_s: int, max_age_s: int) -> Passed[None]:
     """Check that the collateral was recent when it was used.
 
     Raises:
@@ -124,7 +122,7 @@ def judge_collateral_age(quote: VerifiedQuote, *, at_s: int, max_age_s: int) -> 
     return Passed(None, f"issued {age_s} s before its use")
 
 
-def judge_appraisal(registration: Registration, quote: VerifiedQuote) -> Passed[None]:
+def judge_appraisal(registration: Registration, quote: VerifiedSgxQuote) -> Passed[None]:
     """Check that the log recorded what we find ourselves; its name for the root is its own affair.
 
     Raises:
@@ -168,7 +166,7 @@ def judge_registration_age(appraised_s: int, *, used: Bracket, max_age_s: int) -
 
 
 def judge_same_enclave(
-    fresh: Evidence, fresh_quote: VerifiedQuote, registered: Evidence, registered_quote: VerifiedQuote
+    fresh: Evidence, fresh_quote: VerifiedSgxQuote, registered: Evidence, registered_quote: VerifiedSgxQuote
 ) -> Passed[None]:
     """Check that a fresh quote is of the enclave, key, boot and configuration that were registered.
 
@@ -178,7 +176,7 @@ def judge_same_enclave(
         UntrustedError: of another (code ``other-enclave``).
     """
 
-    def lasting(evidence: Evidence, quote: VerifiedQuote) -> dict[str, object]:
+    def lasting(evidence: Evidence, quote: VerifiedSgxQuote) -> dict[str, object]:
         said = evidence.claims
         return {
             "signing key": evidence.public_key,

@@ -11,7 +11,7 @@ from assay.attest import entry
 from assay.attest.bundle import Logged, LoggedEnclave
 from assay.attest.entry import Attestation, Registration
 from assay.attest.quote.collateral import Collateral
-from assay.attest.quote.verify import VerifiedQuote
+from assay.attest.quote.verify import VerifiedSgxQuote
 from assay.client import judge_enclave, judge_log, judge_release
 from assay.client.judge_enclave import Bracket
 from assay.client.judge_log import Proven
@@ -71,7 +71,7 @@ class Appraised:
     """What an enclave's registration gave; ``collateral`` and ``quote`` are of the appraisal's time."""
 
     collateral: Step[Collateral]
-    quote: Step[VerifiedQuote]
+    quote: Step[VerifiedSgxQuote]
 
 
 def enclave_steps(
@@ -219,7 +219,7 @@ def verified_checkpoints(*steps: Step[Proven]) -> list[CosignedCheckpoint]:
     return [step.value.cosigned for step in steps if step.passed]
 
 
-def enclave_facts(registration: Registration, quote: VerifiedQuote) -> dict[str, Any]:
+def enclave_facts(registration: Registration, quote: VerifiedSgxQuote) -> dict[str, Any]:
     """What a verdict tells of an enclave whose quote verified."""
     return {
         "mr_enclave": quote.mr_enclave.hex(),

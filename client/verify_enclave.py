@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from assay.attest.bundle import Logged, LoggedEnclave
 from assay.attest.claims import Evidence
-from assay.attest.quote.verify import VerifiedQuote
+from assay.attest.quote.verify import VerifiedSgxQuote
 from assay.client import judge_enclave, judge_log, judge_release, steps
 from assay.client.collect import ReleaseMaterial
 from assay.client.judge_enclave import Bracket
@@ -119,7 +119,7 @@ def _fresh_steps(
     policy: Policy,
     nonce: bytes,
     now_s: int,
-) -> Step[VerifiedQuote]:
+) -> Step[VerifiedSgxQuote]:
     """The fresh evidence, judged now with the collateral of the registration."""
     quote = book.run(
         "fresh-quote",

@@ -63,7 +63,20 @@ _REFUSALS: tuple[tuple[type[LogError], str, tuple[str, ...]], ...] = (
     (UntrustedError, "missing-crl", ("UnknownRevocationStatus",)),
     (MalformedError, "malformed-collateral", ("Failed to parse root CA CRL", "Failed to parse PCK CRL")),
     (UntrustedError, "debug", ("Debug mode",)),
+    (
+        UntrustedError,
+        "td-attributes",
+        (
+            "TD profiling",
+            "Reserved bits in TD attributes",
+            "TD migration",
+            "SERVTD_EXT",
+            "SEPT_VE_DISABLE",
+            "Invalid MR service TD",
+        ),
+    ),
     (UntrustedError, "wrong-qe", ("QE MRSIGNER", "QE ISV", "QE ATTR", "QE MISC")),
+    (UntrustedError, "wrong-tdx-module", ("TDX module",)),
     (UntrustedError, "tcb-unsupported", ("No matching TCB level",)),
     (
         UntrustedError,

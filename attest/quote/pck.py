@@ -9,7 +9,8 @@ from enum import StrEnum
 
 from cryptography import x509
 
-from assay.attest.quote.sgx import PCK_CHAIN_PEM, QuoteV3
+from assay.attest.quote.parse import Quote
+from assay.attest.quote.sgx import PCK_CHAIN_PEM
 from assay.tlog.errors import MalformedError
 
 SGX_EXTENSION = x509.ObjectIdentifier("1.2.840.113741.1.13.1")
@@ -72,7 +73,7 @@ class PckCertificate:
     ca: PckCa
 
 
-def unverified_pck(quote: QuoteV3) -> PckCertificate:
+def unverified_pck(quote: Quote) -> PckCertificate:
     """Read the PCK certificate that a quote carries, before anyone has verified it.
 
     Raises:

@@ -18,7 +18,7 @@ from assay.attest import p256
 from assay.attest.quote import sgx
 from assay.attest.quote.collateral import Collateral, format_collateral, parse_collateral
 from assay.attest.quote.pck import PckExtension, unverified_pck
-from assay.attest.quote.verify import VerifiedQuote, verify_sgx_quote
+from assay.attest.quote.verify import VerifiedSgxQuote, verify_sgx_quote
 from assay.attest.roots import TrustedRoot
 from assay.attest.simulated import certificates, pcs
 from assay.attest.simulated.certificates import YEAR_S, Holder, revocation_list
@@ -74,7 +74,7 @@ def of(variant: Variant) -> Case:
     return case(**{f.name: getattr(variant, f.name) for f in dataclasses.fields(variant)})
 
 
-def verify(given: Case) -> VerifiedQuote:
+def verify(given: Case) -> VerifiedSgxQuote:
     return verify_sgx_quote(given.quote, given.collateral, root=given.root, now_s=given.now_s)
 
 
