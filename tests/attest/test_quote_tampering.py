@@ -23,7 +23,7 @@ from assay.attest.roots import TrustedRoot
 from assay.attest.simulated import certificates, pcs
 from assay.attest.simulated.certificates import YEAR_S, Holder, revocation_list
 from assay.attest.simulated.keys import private_key
-from assay.attest.simulated.pcs import Period, QeLevel, TcbLevel
+from assay.attest.simulated.pcs import IsvLevel, Period, TcbLevel
 from assay.attest.simulated.platform import (
     CPU_SVN,
     HEALTHY,
@@ -451,7 +451,7 @@ def test_a_level_for_better_hardware_does_not_apply():
 
 def test_a_qe_level_may_be_revoked():
     identity = pcs.qe_identity(
-        [QeLevel(8, T - DAY, "Revoked")],
+        [IsvLevel(8, T - DAY, "Revoked")],
         period=Period(T - DAY, T + DAY),
         mr_signer=QE_MR_SIGNER,
         isv_prod_id=1,
