@@ -39,7 +39,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -136,12 +136,43 @@ def load_policy(path: Path) -> Policy:
         MalformedError: not a policy (code ``policy``); see :func:`parse_policy`.
         OSError: a file cannot be read.
     """
+    return parse_policy(_read(path), resolve=_beside(path), intel_root=read_intel_root())
 
-    def resolve(name: str) -> bytes:
-        return _read(path.parent / name)
 
-    intel_root = resources.files("assay.attest.roots").joinpath("intel_sgx_root_ca.der").read_bytes()
-    return parse_policy(_read(path), resolve=resolve, intel_root=intel_root)
+def load_quote_rules(path: Path) -> QuoteRules:
+    """Read the ``[quotes]`` of a policy file, which may be all that there is in it.
+
+    Raises:
+        MalformedError: no such section, or not a policy (code ``policy``).
+        OSError: a file cannot be read.
+    """
+    data = _read(path)
+    try:
+        document = _document(data)
+        if set(document) == {"quotes"}:
+            return _quotes(document["quotes"], _beside(path), read_intel_root())
+    except LogError as error:
+        raise MalformedError(f"policy: {error}", code="policy") from error
+    return parse_policy(data, resolve=_beside(path), intel_root=read_intel_root()).quotes
+
+
+def read_intel_root() -> bytes:
+    """The DER of Intel's SGX root, which comes with the package."""
+    return resources.files("assay.attest.roots").joinpath("intel_sgx_root_ca.der").read_bytes()
+
+
+def load_root(text: str) -> TrustedRoot:
+    """The root that a person names: ``intel``, or a file with one certificate.
+
+    Raises:
+        MalformedError: not one certificate (codes ``policy`` and ``malformed-root``).
+        OSError: the file cannot be read.
+    """
+    return _root(text, lambda name: _read(Path(name)), read_intel_root())
+
+
+def _beside(path: Path) -> Resolver:
+    return lambda name: _read(path.parent / name)
 
 
 def parse_policy(data: bytes, *, resolve: Resolver, intel_root: bytes) -> Policy:
@@ -175,11 +206,7 @@ _SECTIONS = ("freshness", "log", "publishers", "quotes", "rebuilders", "revokers
 
 
 def _parse(data: bytes, resolve: Resolver, intel_root: bytes) -> Policy:
-    try:
-        document = tomllib.loads(strict.utf8_text(data, what="file"))
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise MalformedError(f"not TOML: {error}") from error
-    fields = jcs.Fields(document, what="file", required=_SECTIONS)
+    fields = jcs.Fields(_document(data), what="file", required=_SECTIONS)
     publishers = _publishers(fields.value("publishers"), resolve)
     rebuilders = Rebuilders(*_quorum(fields.value("rebuilders"), resolve, what="rebuilders"))
     _refuse_self_rebuilding(publishers, rebuilders)
@@ -192,6 +219,13 @@ def _parse(data: bytes, resolve: Resolver, intel_root: bytes) -> Policy:
         quotes=_quotes(fields.value("quotes"), resolve, intel_root),
         freshness=_freshness(fields.value("freshness")),
     )
+
+
+def _document(data: bytes) -> dict[str, Any]:
+    try:
+        return tomllib.loads(strict.utf8_text(data, what="file"))
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise MalformedError(f"not TOML: {error}") from error
 
 
 def _log(fields: jcs.Fields, resolve: Resolver) -> tlog_policy.Policy:
