@@ -40,7 +40,6 @@ CASES = [
     ("verify-quote garbage --collateral garbage", USAGE),
     ("verify-quote absent --collateral garbage --root intel", USAGE),
     ("verify-quote garbage --collateral garbage --root garbage", REFUSED),
-    ("verify-quote garbage --collateral garbage --root intel", REFUSED),
     ("verify-quote garbage --collateral garbage --root intel --at yesterday", USAGE),
     ("verify-quote garbage --collateral garbage --root intel --report-data 00", REFUSED),
     ("verify-quote garbage --collateral garbage --root intel --policy garbage", REFUSED),
