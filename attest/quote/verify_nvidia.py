@@ -38,6 +38,7 @@ DICE_EXTENSIONS = frozenset({"2.23.133.5.4.1", "2.23.133.5.4.1.1"})
 
 FWID_HEAD = bytes.fromhex("303d0609608648016503040202" + "0430")
 """DER of a FWID up to the digest: SEQUENCE { SHA-384, OCTET STRING (48) }."""
+FWID_SIZE = 48
 
 _VERSION = re.compile(rb"[0-9A-Za-z][0-9A-Za-z._-]{0,62}\0?")
 
@@ -166,7 +167,7 @@ def _require_firmware(firmware_id: bytes, leaf: x509.Certificate) -> None:
         for extension in extensions_of(leaf, what="leaf")
         if extension.oid.dotted_string in DICE_EXTENSIONS
     ]
-    if not any(FWID_HEAD + firmware_id in value for value in named):
+    if len(firmware_id) != FWID_SIZE or not any(FWID_HEAD + firmware_id in value for value in named):
         raise UntrustedError(
             "the evidence names another firmware than the certificate", code="wrong-firmware"
         )

@@ -98,7 +98,7 @@ def rsa_key(name: RsaName) -> rsa.RSAPrivateKey:
     numbers = rsa.RSAPrivateNumbers(
         p, q, d, rsa.rsa_crt_dmp1(d, p), rsa.rsa_crt_dmq1(d, q), rsa.rsa_crt_iqmp(p, q), public
     )
-    return numbers.private_key(unsafe_skip_rsa_key_validation=True)  # takes seconds; a test does it
+    return numbers.private_key(unsafe_skip_rsa_key_validation=True)  # a test validates them
 
 
 def rsa_start(label: str) -> int:
