@@ -8,10 +8,10 @@ from assay.attest.claims import Claims, Evidence
 from assay.attest.entry import Appraisal, Registration
 from assay.attest.quote.collateral import Collateral, parse_collateral
 from assay.attest.quote.parse import parse_quote
-from assay.attest.quote.verify import VerifiedSgxQuote, require_no_debug, verify_sgx_quote
+from assay.attest.quote.policy import IdentityPolicy, TcbPolicy, require_identity, require_tcb
+from assay.attest.quote.verify import VerifiedQuote, VerifiedSgxQuote, require_no_debug, verify_sgx_quote
 from assay.attest.roots import TrustedRoot
 from assay.client.judge_log import CLOCK_TOLERANCE_S
-from assay.client.trust import QuoteRules
 from assay.client.verdict import Passed
 from assay.tlog.errors import StaleError, UntrustedError
 
@@ -84,26 +84,23 @@ def judge_binding(evidence: Evidence, quote: VerifiedSgxQuote) -> Passed[Claims]
     return Passed(bound, "report_data binds the signing key and the claims")
 
 
-def judge_tcb(quote: VerifiedSgxQuote, rules: QuoteRules) -> Passed[None]:
+def judge_identity(quote: VerifiedQuote, policy: IdentityPolicy) -> Passed[None]:
+    """Check that the enclave is one that the policy means.
+
+    Raises:
+        UntrustedError: another, as :func:`~assay.attest.quote.policy.require_identity` says.
+    """
+    require_identity(quote, policy)
+    return Passed(None, "the policy leaves it open" if policy.is_open else "one that the policy means")
+
+
+def judge_tcb(quote: VerifiedQuote, policy: TcbPolicy) -> Passed[None]:
     """Check the platform's state against the policy.
 
     Raises:
-        UntrustedError: a status (code ``tcb-status``) or an advisory (``tcb-advisories``) that the policy does
-            not accept, or TCB data that are too old (``tcb-evaluation``).
+        UntrustedError: not good enough, as :func:`~assay.attest.quote.policy.require_tcb` says.
     """
-    if quote.tcb_status not in rules.tcb_status:
-        raise UntrustedError(f"the policy does not accept {quote.tcb_status}", code="tcb-status")
-    if quote.evaluation_number < rules.min_evaluation_number:
-        raise UntrustedError(
-            f"evaluation number {quote.evaluation_number} is below {rules.min_evaluation_number}",
-            code="tcb-evaluation",
-        )
-    accepted = rules.advisories.get(quote.mr_enclave, frozenset())
-    if open_advisories := sorted(set(quote.advisories) - accepted):
-        raise UntrustedError(
-            f"the policy does not accept {', '.join(open_advisories)} for this measurement",
-            code="tcb-advisories",
-        )
+    require_tcb(quote, policy)
     advisories = ", ".join(sorted(set(quote.advisories))) or "none"
     return Passed(
         None, f"{quote.tcb_status}, evaluation number {quote.evaluation_number}, advisories: {advisories}"

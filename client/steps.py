@@ -11,7 +11,7 @@ from assay.attest import entry
 from assay.attest.bundle import Logged, LoggedEnclave
 from assay.attest.entry import Attestation, Registration
 from assay.attest.quote.collateral import Collateral
-from assay.attest.quote.verify import VerifiedSgxQuote
+from assay.attest.quote.verify import VerifiedQuote, VerifiedSgxQuote
 from assay.client import judge_enclave, judge_log, judge_release
 from assay.client.judge_enclave import Bracket
 from assay.client.judge_log import Proven
@@ -138,7 +138,8 @@ def enclave_steps(
     book.run(
         "appraisal", lambda: judge_enclave.judge_appraisal(registration.value, quote.value), after=(quote,)
     )
-    book.run("tcb", lambda: judge_enclave.judge_tcb(quote.value, rules), after=(quote,))
+    book.run("identity", lambda: judge_enclave.judge_identity(quote.value, rules.identity), after=(quote,))
+    book.run("tcb", lambda: judge_enclave.judge_tcb(quote.value, rules.tcb), after=(quote,))
     book.run(
         "collateral-age",
         lambda: judge_enclave.judge_collateral_age(
@@ -226,11 +227,18 @@ def enclave_facts(registration: Registration, quote: VerifiedSgxQuote) -> dict[s
         "mr_signer": quote.mr_signer.hex(),
         "boot_id": registration.evidence.claims.boot_id.hex(),
         "root": quote.root_name,
-        "tcb": {
-            "status": str(quote.tcb_status),
-            "advisories": sorted(set(quote.advisories)),
-            "evaluation_number": quote.evaluation_number,
-        },
+        "tcb": tcb_facts(quote),
+    }
+
+
+def tcb_facts(quote: VerifiedQuote) -> dict[str, Any]:
+    """What a verdict always tells of a platform: its state, why, and from when to when that is known."""
+    return {
+        "status": str(quote.tcb_status),
+        "advisories": sorted(set(quote.advisories)),
+        "evaluation_number": quote.evaluation_number,
+        "valid_from_s": quote.valid_from_s,
+        "valid_until_s": quote.valid_until_s,
     }
 
 

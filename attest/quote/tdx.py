@@ -242,10 +242,7 @@ class TdQuote:
     @property
     def signed_bytes(self) -> bytes:
         """Header, body type and length, body: what the attestation key signs. 632 bytes in version 4."""
-        body = format_body(self.body)
-        if self.header.version == VERSION_4:
-            return sgx.format_header(self.header) + body
-        return sgx.format_header(self.header) + struct.pack("<HI", self.body.body_type, len(body)) + body
+        return signed_bytes(self.header, self.body)
 
     @property
     def evidence_id(self) -> str:
@@ -276,6 +273,13 @@ def format_body(body: TdBody) -> bytes:
     td15 = b"" if body.td15 is None else pack(_TD15, body.td15)
     extended = b"" if body.td15_ex is None else pack(_TD15_EX, body.td15_ex)
     return pack(_TD10, body.report) + td15 + extended
+
+
+def signed_bytes(header: QuoteHeader, body: TdBody) -> bytes:
+    """What the attestation key signs."""
+    content = format_body(body)
+    described = b"" if header.version == VERSION_4 else struct.pack("<HI", body.body_type, len(content))
+    return sgx.format_header(header) + described + content
 
 
 def parse_quote(data: bytes) -> TdQuote:
