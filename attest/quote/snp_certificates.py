@@ -219,7 +219,7 @@ class _AmdExtensions:
     """AMD's extensions of a leaf, by their arcs behind the prefix; each occurs once."""
 
     def __init__(self, leaf: x509.Certificate) -> None:
-        self._found = {
+        self._found: dict[str, bytes] = {
             extension.oid.dotted_string.removeprefix(OID_PREFIX): extension.value.public_bytes()
             for extension in extensions_of(leaf, what="leaf")
             if extension.oid.dotted_string.startswith(OID_PREFIX)
