@@ -17,11 +17,13 @@ from assay.attest import jcs
 from assay.attest.quote.collateral import MAX_COLLATERAL_SIZE
 from assay.attest.quote.sgx import MAX_QUOTE_SIZE
 from assay.attest.roots import TrustedRoot
+from assay.attest.roots.pinned import SnpRoot
 from assay.client.cli import EXIT_REFUSED, EXIT_VERIFIED, Time
 from assay.client.render import print_verdict, printable
-from assay.client.trust import QuoteRules, load_quote_rules, load_root
+from assay.client.trust import EvidenceRules, load_evidence_rules, load_root
 from assay.client.verdict import Verdict
 from assay.client.verify_quote import judge_one_quote
+from assay.client.verify_report import judge_one_report
 from assay.tlog import strict
 
 _file = click.Path(path_type=Path, exists=True, dir_okay=False)
@@ -35,10 +37,11 @@ class Rules:
     """What every quote of a run is judged with."""
 
     collateral: bytes
-    root: TrustedRoot
+    root: TrustedRoot | SnpRoot
     at_s: int
-    policy: QuoteRules | None
+    policy: EvidenceRules | None
     report_data: bytes | None
+    crl: bytes | None
     today: bytes | None
     today_s: int
 
@@ -59,13 +62,16 @@ class Judged:
 
 @click.command("verify-quote")
 @click.argument("quotes", metavar="QUOTE...", type=_file, nargs=-1, required=True)
-@click.option("--collateral", required=True, type=_file, help="QuoteCollateralV3 as JSON.")
-@click.option("--root", "root_name", required=True, metavar="intel|FILE", help="The root to judge under.")
 @click.option(
-    "--policy", type=_file, help="Rules for TCB states and enclaves: a policy, or its [quotes] alone."
+    "--collateral", required=True, type=_file, help="QuoteCollateralV3 as JSON; for SEV-SNP the chain."
 )
+@click.option(
+    "--root", "root_name", required=True, metavar="intel|amd-…|FILE", help="The root to judge under."
+)
+@click.option("--policy", type=_file, help="Rules: a policy, or its [quotes], or [quotes] and [snp], alone.")
 @click.option("--at", "at_ms", type=Time(), help="Judge as of this time: RFC 3339 or Unix seconds.")
 @click.option("--today", type=_file, help="Collateral of today, for a second verdict as of now.")
+@click.option("--crl", type=_file, help="AMD's revocation list as DER, for SEV-SNP.")
 @click.option("--report-data", metavar="HEX", help="The 64 bytes that the quote should bind.")
 @click.option(
     "--jobs", type=click.IntRange(1, 256), help="Worker processes for many quotes; else one a core."
@@ -78,36 +84,54 @@ def verify_quote(
     policy: Path | None,
     at_ms: int | None,
     today: Path | None,
+    crl: Path | None,
     report_data: str | None,
     jobs: int | None,
     as_json: bool,
 ) -> int:
-    """Verify QUOTE (SGX v3, TDX v4 or v5) under a root, with its collateral, at a time.
+    """Verify QUOTE (SGX v3, TDX v4 or v5, or a SEV-SNP report) under a root, with its collateral, at a time.
 
-    Without --policy the evidence alone is judged: the platform's state is reported, whether it is good enough is
-    not checked. What a quote does not prove is in docs/threat-model.md.
+    Roots: intel; amd-milan, amd-genoa, amd-turin; or a certificate's file. Without --policy the evidence alone is
+    judged: the platform's state is reported, whether it is good enough is not checked. What a quote does not prove
+    is in docs/threat-model.md.
     """
     now_s = int(time.time())
     rules = Rules(
         collateral=_read(collateral, MAX_COLLATERAL_SIZE),
         root=load_root(root_name),
         at_s=now_s if at_ms is None else at_ms // 1000,
-        policy=None if policy is None else load_quote_rules(policy),
+        policy=None if policy is None else load_evidence_rules(policy),
         report_data=None
         if report_data is None
         else strict.hex_bytes(report_data, what="--report-data", length=64),
+        crl=None if crl is None else _read(crl, MAX_COLLATERAL_SIZE),
         today=None if today is None else _read(today, MAX_COLLATERAL_SIZE),
         today_s=now_s,
     )
-    if rules.policy is not None and rules.policy.root.der != rules.root.der:
-        raise click.UsageError(
-            f"the policy trusts the root {rules.policy.root.name!r}, not --root {root_name!r}"
-        )
+    _require_usable(rules, root_name)
     verified = True
     for judged in judge_all(quotes, rules, jobs=jobs):
         verified &= judged.verdict.verified
         _print(judged, as_json=as_json, many=len(quotes) > 1)
     return EXIT_VERIFIED if verified else EXIT_REFUSED
+
+
+def _require_usable(rules: Rules, root_name: str) -> None:
+    """Refuse options that would be passed over in silence."""
+    if isinstance(rules.root, SnpRoot):
+        if rules.policy is not None and rules.policy.snp is None:
+            raise click.UsageError("the policy has no [snp] rules")
+        return
+    if rules.crl is not None:
+        raise click.UsageError("--crl is for SEV-SNP; the collateral of a quote has its own lists")
+    if rules.policy is None:
+        return
+    if rules.policy.quotes is None:
+        raise click.UsageError("the policy has no [quotes] rules")
+    if rules.policy.quotes.root.der != rules.root.der:
+        raise click.UsageError(
+            f"the policy trusts the root {rules.policy.quotes.root.name!r}, not --root {root_name!r}"
+        )
 
 
 def judge_all(files: Sequence[Path], rules: Rules, *, jobs: int | None = None) -> Iterator[Judged]:
@@ -137,19 +161,31 @@ def _judge_in_worker(file: Path) -> Judged:
 
 
 def _judge(file: Path, rules: Rules) -> Judged:
-    quote = _read(file, MAX_QUOTE_SIZE)
-    verdict = judge_one_quote(
-        quote,
-        rules.collateral,
+    evidence = _read(file, MAX_QUOTE_SIZE)
+    verdict = _verdict(evidence, rules.collateral, rules, at_s=rules.at_s)
+    today = None if rules.today is None else _verdict(evidence, rules.today, rules, at_s=rules.today_s)
+    return Judged(file, verdict, today)
+
+
+def _verdict(evidence: bytes, collateral: bytes, rules: Rules, *, at_s: int) -> Verdict:
+    if isinstance(rules.root, SnpRoot):
+        return judge_one_report(
+            evidence,
+            collateral,
+            root=rules.root,
+            at_s=at_s,
+            crl=rules.crl,
+            rules=rules.policy.snp if rules.policy else None,
+            report_data=rules.report_data,
+        )
+    return judge_one_quote(
+        evidence,
+        collateral,
         root=rules.root,
-        at_s=rules.at_s,
-        rules=rules.policy,
+        at_s=at_s,
+        rules=rules.policy.quotes if rules.policy else None,
         report_data=rules.report_data,
     )
-    today = None
-    if rules.today is not None:
-        today = judge_one_quote(quote, rules.today, root=rules.root, at_s=rules.today_s, rules=rules.policy)
-    return Judged(file, verdict, today)
 
 
 def _read(file: Path, max_size: int) -> bytes:
@@ -179,7 +215,8 @@ def _in_a_line(verdict: Verdict) -> str:
         return f"NOT VERIFIED: {problem.name}: {printable(problem.detail)}"
     tcb = verdict.facts["tcb"]
     assert isinstance(tcb, dict)
-    return f"verified ({verdict.label}), {tcb['status']}"
+    state = f", {tcb['status']}" if tcb["status"] else ""
+    return f"verified ({verdict.label}){state}"
 
 
 def _print_quote(verdict: Verdict, console: Console) -> None:

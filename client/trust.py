@@ -33,6 +33,7 @@
 Every section and member but ``quotes.identity`` must be there, and no other. Paths are relative to the file.
 """
 
+import hashlib
 import re
 import tomllib
 from collections.abc import Callable, Mapping
@@ -42,14 +43,17 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from assay.attest import jcs, p256
 from assay.attest.admission import Publishers
 from assay.attest.measurement import MEASUREMENT_SIZE, Measurement, Tee
 from assay.attest.quote.policy import IdentityPolicy, TcbPolicy
+from assay.attest.quote.snp import SnpProduct, SnpTcb
+from assay.attest.quote.snp_policy import SnpPolicy, SnpRules
 from assay.attest.quote.tcb import TcbStatus
 from assay.attest.roots import TrustedRoot, intel_sgx_root
+from assay.attest.roots.pinned import SnpRoot, amd_root
 from assay.tlog import policy as tlog_policy
 from assay.tlog import strict
 from assay.tlog.errors import LogError, MalformedError
@@ -88,6 +92,14 @@ class QuoteRules:
     root: TrustedRoot
     tcb: TcbPolicy
     identity: IdentityPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class EvidenceRules:
+    """The rules for evidence of each vendor; None where there are none."""
+
+    quotes: QuoteRules | None
+    snp: SnpRules | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,21 +151,38 @@ def load_policy(path: Path) -> Policy:
     return parse_policy(_read(path), resolve=_beside(path), intel_root=read_intel_root())
 
 
-def load_quote_rules(path: Path) -> QuoteRules:
-    """Read the ``[quotes]`` of a policy file, which may be all that there is in it.
+def load_evidence_rules(path: Path) -> EvidenceRules:
+    """Read the rules for evidence: a policy's ``[quotes]``, or a file of ``[quotes]`` and ``[snp]`` alone.
+
+    ::
+
+        [snp]
+        vmpls = [0]
+        allow_migration_agent = false
+        require_revocation = false
+        measurements = ["<hex>"]             # may be left out
+        [snp.minimum_tcb.Milan]              # Milan, Genoa, Turin; a product that is not here is refused
+        bootloader = 3
+        tee = 0
+        snp = 8
+        microcode = 115
 
     Raises:
-        MalformedError: no such section, or not a policy (code ``policy``).
+        MalformedError: neither (code ``policy``).
         OSError: a file cannot be read.
     """
     data = _read(path)
     try:
         document = _document(data)
-        if set(document) == {"quotes"}:
-            return _quotes(document["quotes"], _beside(path), read_intel_root())
+        if document and set(document) <= {"quotes", "snp"}:
+            quotes, snp = document.get("quotes"), document.get("snp")
+            return EvidenceRules(
+                None if quotes is None else _quotes(quotes, _beside(path), read_intel_root()),
+                None if snp is None else _snp(snp),
+            )
     except LogError as error:
         raise MalformedError(f"policy: {error}", code="policy") from error
-    return parse_policy(data, resolve=_beside(path), intel_root=read_intel_root()).quotes
+    return EvidenceRules(parse_policy(data, resolve=_beside(path), intel_root=read_intel_root()).quotes, None)
 
 
 def read_intel_root() -> bytes:
@@ -161,14 +190,25 @@ def read_intel_root() -> bytes:
     return resources.files("assay.attest.roots").joinpath("intel_sgx_root_ca.der").read_bytes()
 
 
-def load_root(text: str) -> TrustedRoot:
-    """The root that a person names: ``intel``, or a file with one certificate.
+def load_root(text: str) -> TrustedRoot | SnpRoot:
+    """The root that a person names: ``intel``, ``amd-milan``, ``amd-genoa``, ``amd-turin``, or a certificate's file.
+
+    A file whose certificate has an ARK's name (``ARK-Milan`` and so on) is a root of SEV-SNP reports.
 
     Raises:
         MalformedError: not one certificate (codes ``policy`` and ``malformed-root``).
         OSError: the file cannot be read.
     """
-    return _root(text, lambda name: _read(Path(name)), read_intel_root())
+    for product in SnpProduct:
+        if text == f"amd-{product.lower()}":
+            return amd_root(product)
+    root = _root(text, lambda name: _read(Path(name)), read_intel_root())
+    names = root.certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
+    for product in SnpProduct:
+        if any(str(name.value).endswith(f"ARK-{product}") for name in names):
+            spki = root.certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+            return SnpRoot(text, hashlib.sha256(spki).hexdigest(), product)
+    return root
 
 
 def _beside(path: Path) -> Resolver:
@@ -300,6 +340,35 @@ def _quotes(value: jcs.Json, resolve: Resolver, intel_root: bytes) -> QuoteRules
     )
     identity = _identity(fields) if fields.has("identity") else IdentityPolicy()
     return QuoteRules(_root(fields.text("root"), resolve, intel_root), tcb, identity)
+
+
+def _snp(value: jcs.Json) -> SnpRules:
+    required = ("allow_migration_agent", "minimum_tcb", "require_revocation", "vmpls")
+    fields = jcs.Fields(value, what="snp", required=required, optional=("measurements",))
+    minimum = fields.fields("minimum_tcb", required=(), optional=tuple(map(str, SnpProduct)))
+    vmpls = fields.array("vmpls", max_items=4)
+    if any(not isinstance(level, int) or isinstance(level, bool) for level in vmpls):
+        raise MalformedError("snp.vmpls: not a list of levels")
+    policy = SnpPolicy(
+        minimum_tcb={
+            product: _snp_tcb(minimum, product) for product in SnpProduct if minimum.has(str(product))
+        },
+        vmpls=frozenset(int(str(level)) for level in vmpls),
+        allow_migration_agent=fields.boolean("allow_migration_agent"),
+        require_revocation=fields.boolean("require_revocation"),
+    )
+    return SnpRules(policy, _named(fields, "measurements", _snp_measurement))
+
+
+def _snp_tcb(minimum: jcs.Fields, product: SnpProduct) -> SnpTcb:
+    names = ("bootloader", "microcode", "snp", "tee")
+    fields = minimum.fields(str(product), required=names, optional=("fmc",))
+    fmc = fields.integer("fmc") if fields.has("fmc") else None
+    return SnpTcb(**{name: fields.integer(name) for name in names}, fmc=fmc)
+
+
+def _snp_measurement(text: jcs.Json, *, what: str) -> Measurement:
+    return Measurement(Tee.SNP, _hash(text, what=what, length=48))
 
 
 def _identity(quotes: jcs.Fields) -> IdentityPolicy:

@@ -17,7 +17,6 @@ The checks, in their order; those of the evidence pass together or the one that 
 - ``identity``, ``tcb``    the policy's rules; without a policy ``not-checked``, and not required
 """
 
-import datetime as dt
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,9 +28,9 @@ from assay.attest.quote.policy import require_report_data
 from assay.attest.quote.verify import VerifiedQuote, VerifiedSgxQuote, VerifiedTdxQuote, verify_quote
 from assay.attest.roots import TrustedRoot
 from assay.client import judge_enclave, steps
+from assay.client.evidence import evidence_steps, shown_time
 from assay.client.trust import QuoteRules
-from assay.client.verdict import Check, Checklist, Passed, Result, Skipped, Step, Verdict
-from assay.tlog.errors import LogError
+from assay.client.verdict import Checklist, Passed, Skipped, Step, Verdict
 
 _EVIDENCE: Mapping[str, frozenset[str]] = {
     "certificates": frozenset(
@@ -156,40 +155,22 @@ def _evidence_steps(
     root: TrustedRoot,
     at_s: int,
 ) -> Step[VerifiedQuote]:
-    """One verification, told as the checks that it consists of."""
-    names = [name for name in _EVIDENCE if name != "td" or not parsed.passed or _is_td(parsed.value)]
-    if not (parsed.passed and material.passed):
-        for name in names:
-            book.run(name, lambda: Skipped("unreachable"), after=(parsed, material))
-        return Step("evidence", None)
-    try:
-        verified = verify_quote(quote, material.value, root=root, now_s=at_s)
-    except LogError as error:
-        _tell_refusal(book, names, error)
-        return Step("evidence", None)
-    for name in names:
-        book.add(Check(name, Result.PASS, _told(name, verified, at_s=at_s)))
-    return Step("evidence", Passed(verified, ""))
-
-
-def _is_td(quote: Quote) -> bool:
-    return isinstance(quote, tdx.TdQuote)
-
-
-def _tell_refusal(book: Checklist, names: list[str], error: LogError) -> None:
-    owner = next((name for name in names if error.code in _EVIDENCE[name]), names[0])
-    for name in names:
-        if name == owner:
-            book.add(Check(name, Result.FAIL, f"{error} ({error.code})", code=error.code))
-        else:
-            book.add(Check(name, Result.NOT_CHECKED, f"{owner} failed, which ended the verification"))
+    td = not parsed.passed or isinstance(parsed.value, tdx.TdQuote)
+    codes = {name: known for name, known in _EVIDENCE.items() if td or name != "td"}
+    return evidence_steps(
+        book,
+        codes,
+        lambda: verify_quote(quote, material.value, root=root, now_s=at_s),
+        tell=lambda name, verified: _told(name, verified, at_s=at_s),
+        after=(parsed, material),
+    )
 
 
 def _told(name: str, quote: VerifiedQuote, *, at_s: int) -> str:
     advisories = ", ".join(sorted(set(quote.advisories))) or "none"
     return {
         "certificates": f"lead to the root {quote.root_name!r} ({quote.platform}); none is revoked",
-        "collateral-dates": f"valid from {_date(quote.valid_from_s)} to {_date(quote.valid_until_s)}, judged as of {_date(at_s)}",
+        "collateral-dates": f"valid from {shown_time(quote.valid_from_s)} to {shown_time(quote.valid_until_s)}, judged as of {shown_time(at_s)}",
         "collateral-signers": "TCB info and QE identity are the TCB signer's, for this platform family",
         "quoting-enclave": "the vendor's; its report names the attestation key",
         "quote-signature": "by the attestation key",
@@ -199,15 +180,8 @@ def _told(name: str, quote: VerifiedQuote, *, at_s: int) -> str:
     }[name]
 
 
-def _date(time_s: int) -> str:
-    try:
-        return dt.datetime.fromtimestamp(time_s, tz=dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    except (ValueError, OverflowError, OSError):
-        return str(time_s)
-
-
 def _report_data(quote: VerifiedQuote, expected: bytes) -> Passed[None]:
-    require_report_data(quote, expected)
+    require_report_data(quote.report_data, expected)
     return Passed(None, "the 64 bytes that were expected")
 
 

@@ -89,11 +89,11 @@ def require_identity(quote: VerifiedQuote, policy: IdentityPolicy) -> None:
         raise UntrustedError(f"ISVSVN is below {policy.min_isv_svn}", code="isv-svn")
 
 
-def require_report_data(quote: VerifiedQuote, expected: bytes) -> None:
-    """Refuse a quote that binds something else: all 64 bytes count.
+def require_report_data(found: bytes, expected: bytes) -> None:
+    """Refuse evidence of any TEE that binds something else: all 64 bytes of a verified quote or report count.
 
     Raises:
         UntrustedError: other bytes (code ``report-data``).
     """
-    if quote.report_data != expected:
-        raise UntrustedError(f"report_data is {quote.report_data.hex()}", code="report-data")
+    if found != expected:
+        raise UntrustedError(f"report_data is {found.hex()}", code="report-data")

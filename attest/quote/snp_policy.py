@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from assay.attest.measurement import Measurement
 from assay.attest.quote.snp import SnpProduct, SnpTcb
 from assay.attest.quote.verify_snp import Revocation, VerifiedSnpReport
 from assay.tlog.errors import MalformedError, UntrustedError
@@ -37,6 +38,24 @@ class SnpPolicy:
         for product, tcb in self.minimum_tcb.items():
             if (tcb.fmc is not None) != (product is SnpProduct.TURIN):
                 raise MalformedError(f"SNP policy: the TCB version is not of {product}")
+
+
+@dataclass(frozen=True, slots=True)
+class SnpRules:
+    """Which platforms are good enough, and which guests are meant: ``measurements``, or None for any."""
+
+    policy: SnpPolicy
+    measurements: frozenset[Measurement] | None
+
+
+def require_snp_identity(verified: VerifiedSnpReport, rules: SnpRules) -> None:
+    """Refuse another guest than is meant.
+
+    Raises:
+        UntrustedError: code ``measurement``.
+    """
+    if rules.measurements is not None and verified.measurement not in rules.measurements:
+        raise UntrustedError("the policy does not name this measurement", code="measurement")
 
 
 def judge_snp(verified: VerifiedSnpReport, policy: SnpPolicy) -> VerifiedSnpReport:

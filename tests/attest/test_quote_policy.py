@@ -186,10 +186,10 @@ def test_a_td_is_meant_by_its_mrtd_and_never_by_rules_of_sgx():
 @pytest.mark.parametrize("tee", [Tee.SGX, Tee.TDX])
 def test_all_of_report_data_counts(tee):
     quote = verified(tee=tee)
-    require_report_data(quote, REPORT_DATA)
+    require_report_data(quote.report_data, REPORT_DATA)
     for position in range(64):
         other = bytearray(REPORT_DATA)
         other[position] ^= 1
-        assert code_of(require_report_data, quote, bytes(other)) == "report-data"
+        assert code_of(require_report_data, quote.report_data, bytes(other)) == "report-data"
     for other in (b"", REPORT_DATA[:32], REPORT_DATA + b"\0"):
-        assert code_of(require_report_data, quote, other) == "report-data"
+        assert code_of(require_report_data, quote.report_data, other) == "report-data"
