@@ -14,10 +14,12 @@ from typing import Any
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.utils import CryptographyDeprecationWarning
 
 from assay.attest import jcs
 from assay.attest.measurement import Measurement, Tee
 from assay.attest.quote import dcap, pck, sgx, tdx
+from assay.attest.quote.certificates import parse_chain
 from assay.attest.quote.collateral import MAX_COLLATERAL_SIZE, Collateral
 from assay.attest.quote.parse import Quote, parse_quote
 from assay.attest.quote.sgx import QuoteV3
@@ -208,8 +210,8 @@ def _verify_platform(
     quote: bytes, parsed: Quote, collateral: Collateral, *, root: TrustedRoot, now_s: int
 ) -> dict[str, Any]:
     """All that is the same for every TEE: the members of :class:`VerifiedQuote`."""
-    tcb_chain = _chain(collateral.tcb_info_issuer_chain, what="TCB info")
-    qe_chain = _chain(collateral.qe_identity_issuer_chain, what="QE identity")
+    tcb_chain = _issuer_chain(collateral.tcb_info_issuer_chain, what="TCB info")
+    qe_chain = _issuer_chain(collateral.qe_identity_issuer_chain, what="QE identity")
     seen = replace(collateral, tcb_info_issuer_chain=_pem(tcb_chain), qe_identity_issuer_chain=_pem(qe_chain))
     claims = dcap.appraise(quote, seen, root=root, now_s=now_s)
     _require_tcb_signer(tcb_chain, root, what="TCB info")
@@ -258,11 +260,12 @@ def _require_td_alone(body: TdBody) -> None:
         raise UntrustedError("the TD is profiled, migratable, serviced or sees #VE", code="td-attributes")
 
 
-def _chain(pem: str, *, what: str) -> list[x509.Certificate]:
+def _issuer_chain(pem: str, *, what: str) -> list[x509.Certificate]:
     try:
-        return x509.load_pem_x509_certificates(pem.encode())
-    except (ValueError, x509.InvalidVersion) as error:  # UnicodeEncodeError is a ValueError, too
+        data = pem.encode()
+    except UnicodeEncodeError as error:
         raise MalformedError(f"{what}: no PEM issuer chain", code="malformed-collateral") from error
+    return parse_chain(data, what=what, code="malformed-collateral")
 
 
 def _pem(chain: list[x509.Certificate]) -> str:
@@ -300,7 +303,7 @@ def _require_crls_issued(collateral: Collateral, *, now_s: int) -> None:
 def _crl_issued_s(der: bytes) -> int:
     try:
         return int(x509.load_der_x509_crl(der).last_update_utc.timestamp())
-    except (ValueError, x509.InvalidVersion) as error:
+    except (ValueError, x509.InvalidVersion, CryptographyDeprecationWarning) as error:
         raise MalformedError("CRL: not X.509 DER", code="malformed-collateral") from error
 
 
