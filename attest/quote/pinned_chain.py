@@ -97,6 +97,21 @@ def serial_of(certificate: x509.Certificate) -> int:
         return certificate.serial_number
 
 
+def common_name(certificate: x509.Certificate, *, what: str) -> str:
+    """The subject's only common name.
+
+    Raises:
+        MalformedError: none, several, or a subject that cannot be read (code ``malformed-collateral``).
+    """
+    try:
+        names = certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
+    except _UNREADABLE as error:
+        raise malformed(what, "an unreadable subject") from error
+    if len(names) != 1:
+        raise malformed(what, "not one common name")
+    return str(names[0].value)
+
+
 def require_pinned(certificate: x509.Certificate, root: PinnedRoot) -> None:
     """The certificate's key is the root's.
 

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from assay.attest.quote.pinned_chain import (
     MAX_CHAIN_SIZE,
     Period,
+    common_name,
     common_period,
     extensions_of,
     load_certificate,
@@ -201,18 +202,13 @@ def _require_rsa(certificate: x509.Certificate, *, what: str) -> None:
 
 
 def _kind(leaf: x509.Certificate, intermediate: x509.Certificate, product: SnpProduct) -> SnpSigningKey:
-    kind = _LEAVES.get(_common_name(leaf))
+    kind = _LEAVES.get(common_name(leaf, what="leaf"))
     if kind is None:
         raise untrusted("leaf", "the common name is neither SEV-VCEK nor SEV-VLEK")
     expected = f"SEV-{product}" if kind is SnpSigningKey.VCEK else f"SEV-VLEK-{product}"
-    if _common_name(intermediate) != expected:
+    if common_name(intermediate, what="ASK") != expected:
         raise untrusted("ASK", f"the common name is not {expected}")
     return kind
-
-
-def _common_name(certificate: x509.Certificate) -> str:
-    names = certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
-    return str(names[0].value) if len(names) == 1 else ""
 
 
 class _AmdExtensions:
@@ -286,8 +282,9 @@ def _require_signed_crl(crl: x509.CertificateRevocationList, ark: x509.Certifica
     try:
         signed = isinstance(key, rsa.RSAPublicKey) and crl.is_signature_valid(key)
         hashed = crl.signature_hash_algorithm
+        named = crl.issuer == ark.subject
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise malformed("CRL", "an unknown signature algorithm") from error
+        raise malformed("CRL", "an unreadable issuer or signature algorithm") from error
     pss = crl.signature_algorithm_oid == x509.SignatureAlgorithmOID.RSASSA_PSS and isinstance(hashed, SHA384)
-    if crl.issuer != ark.subject or not pss or not signed:
+    if not named or not pss or not signed:
         raise UntrustedError("the CRL is not signed by the ARK", code="wrong-collateral-signer")

@@ -16,6 +16,7 @@ from assay.attest.quote import nvidia
 from assay.attest.quote.nvidia import GpuEvidence
 from assay.attest.quote.pinned_chain import (
     Period,
+    common_name,
     common_period,
     extensions_of,
     load_pem_chain,
@@ -135,7 +136,7 @@ def verify_gpu_evidence(
         platform=root.platform_of(chain[-1]),
         root_name=root.name,
         evidence=parsed,
-        device=_common_name(leaf),
+        device=common_name(leaf, what="leaf"),
         key_id=p256.signer_id(p256.spki(key)),
         firmware_id=firmware_id,
         driver_version=_text(parsed.field(nvidia.DRIVER_VERSION), what="driver version"),
@@ -171,11 +172,6 @@ def _require_firmware(firmware_id: bytes, leaf: x509.Certificate) -> None:
         raise UntrustedError(
             "the evidence names another firmware than the certificate", code="wrong-firmware"
         )
-
-
-def _common_name(certificate: x509.Certificate) -> str:
-    names = certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
-    return str(names[0].value) if names else ""
 
 
 def _text(data: bytes | None, *, what: str) -> str | None:

@@ -67,10 +67,18 @@ class PinnedRoot:
 
         ``amd`` or ``nvidia`` iff the key is the vendor's, ``simulated`` iff the subject says so, else
         ``custom``.
+
+        Raises:
+            MalformedError: a subject that cannot be read (code ``malformed-root``).
         """
         if self.spki_sha256 in _GENUINE:
             return _GENUINE[self.spki_sha256]
-        organizations = certificate.subject.get_attributes_for_oid(x509.NameOID.ORGANIZATION_NAME)
+        try:
+            organizations = certificate.subject.get_attributes_for_oid(x509.NameOID.ORGANIZATION_NAME)
+        except ValueError as error:
+            raise MalformedError(
+                f"root {self.name!r}: an unreadable subject", code="malformed-root"
+            ) from error
         if any(attribute.value in _SIMULATED for attribute in organizations):
             return Platform.SIMULATED
         return Platform.CUSTOM

@@ -284,6 +284,11 @@ def test_lengths_and_counts_that_do_not_add_up_are_refused(data, code):
 
 
 def test_an_index_and_a_field_occur_once():
+    data = bytearray(written(45, "<B", 2))
+    data[41] = 1  # as many as there are different indices
+    with pytest.raises(MalformedError) as caught:
+        parse_evidence(bytes(data))
+    assert caught.value.code == "malformed-quote"
     twice = (MeasurementBlock(1, 1, b"ab"), MeasurementBlock(1, 1, b"cd"))
     refused(MalformedError, "malformed-quote", signed(blocks=twice))
     refused(MalformedError, "malformed-quote", signed(opaque=(OpaqueField(3, b"1"), OpaqueField(3, b"2"))))
@@ -420,6 +425,18 @@ def test_evidence_of_other_firmware_than_its_certificate_is_refused():
     whole = gpu().firmware_id
     for value in (b"", whole[:-1], whole[1:], whole[::-1], whole + b"\0"):
         refused(UntrustedError, "wrong-firmware", signed(opaque=(OpaqueField(nvidia.FIRMWARE_ID, value),)))
+
+
+@pytest.mark.parametrize("oid", ["1.2.3.4", "2.23.133.5.4", "2.23.133.5.4.1.2"])
+def test_firmware_that_another_extension_names_is_refused(oid):
+    pem, root = chain_of(at0={"extensions": ((oid, DICE),)})
+    refused(UntrustedError, "wrong-firmware", chain=pem, root=root)
+
+
+@pytest.mark.parametrize("oid", ["2.23.133.5.4.1", "2.23.133.5.4.1.1"])
+def test_firmware_may_be_named_in_either_dice_extension(oid):
+    pem, root = chain_of(at0={"extensions": ((oid, DICE),)})
+    assert verify(chain=pem, root=root).firmware_id == gpu().firmware_id
 
 
 @pytest.mark.parametrize(

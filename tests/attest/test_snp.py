@@ -615,8 +615,11 @@ def test_a_vcek_under_the_vleks_intermediate_is_refused_and_the_other_way_round(
 
 
 @pytest.mark.parametrize("name", ["SEV-VCEK ", "sev-vcek", "SEV-Milan", "SEV-VCEK-Milan"])
-def test_a_leaf_of_another_name_is_refused(name):
-    refused(UntrustedError, "untrusted-chain", chain=chain_of(leaf=leaf_of(ask(), name=name)))
+@pytest.mark.parametrize("line", ["", "VLEK-"])
+def test_a_leaf_of_another_name_is_refused(name, line):
+    intermediate = issue(profile(f"SEV-{line}Milan"), rsa_key(RsaName.ASK), issuer=machine().ark)
+    chain = chain_of(intermediate=intermediate, leaf=leaf_of(intermediate, name=name))
+    refused(UntrustedError, "untrusted-chain", chain=chain)
 
 
 def test_a_leaf_that_is_a_ca_and_an_intermediate_that_is_none_are_refused():
@@ -732,6 +735,67 @@ def test_an_extension_that_is_not_understood_may_not_be_critical(extension):
         chain=with_leaf(by_hand((extension, True)).public_bytes(Encoding.DER)),
     )
     assert verify(chain=with_leaf(by_hand((extension, False)).public_bytes(Encoding.DER)))
+
+
+@pytest.mark.parametrize(
+    "extension",
+    [
+        x509.BasicConstraints(ca=True, path_length=None),
+        x509.KeyUsage(
+            digital_signature=True,
+            content_commitment=False,
+            key_encipherment=False,
+            data_encipherment=False,
+            key_agreement=False,
+            key_cert_sign=True,
+            crl_sign=False,
+            encipher_only=False,
+            decipher_only=False,
+        ),
+    ],
+)
+def test_half_a_ca_is_no_leaf(extension):
+    der = by_hand((extension, True)).public_bytes(Encoding.DER)
+    refused(UntrustedError, "untrusted-chain", chain=with_leaf(der))
+
+
+def test_a_certificate_that_is_larger_than_any_chain_is_refused_unread():
+    large = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4"), bytes(70_000))
+    der = by_hand((large, False)).public_bytes(Encoding.DER)
+    refused(MalformedError, "malformed-collateral", chain=with_leaf(der))
+
+
+def test_a_certificate_of_an_unknown_version_is_refused():
+    der = resigned(by_hand(), b"\xa0\x03\x02\x01\x02\x02\x01\x01", b"\xa0\x03\x02\x01\x07\x02\x01\x01")
+    refused(MalformedError, "malformed-collateral", chain=with_leaf(der))
+
+
+def test_a_key_of_an_unknown_kind_is_refused():
+    ec_public_key = bytes.fromhex("2a8648ce3d0201")
+    der = resigned(by_hand(), ec_public_key, ec_public_key[:-1] + b"\x09")
+    refused(UntrustedError, "untrusted-chain", chain=with_leaf(der))
+
+
+@pytest.mark.parametrize("name", ["", "VCEK"])
+def test_a_leaf_whose_subject_cannot_be_read_is_refused(name):
+    old = b"\x55\x04\x03\x0c\x08SEV-VCEK"
+    new = old[:5] + b"\xff" * 8 if name else b"\x55\x04\x0b" + old[3:]  # not UTF-8; no common name
+    refused(MalformedError, "malformed-collateral", chain=with_leaf(resigned(by_hand(), old, new)))
+
+
+@pytest.mark.parametrize(
+    ("oid", "value"),
+    [
+        ("2.5.29.17", b"\x30\x04\xa3\x02\x30\x00"),
+        ("2.5.29.17", b"\x30"),
+        ("2.5.29.19", b"\x30\x03\x01\x01\x07"),
+        ("2.5.29.15", b""),
+    ],
+)
+def test_an_extension_that_cannot_be_read_is_refused(oid, value):
+    broken = x509.UnrecognizedExtension(x509.ObjectIdentifier(oid), value)
+    der = by_hand((broken, False)).public_bytes(Encoding.DER)
+    refused(MalformedError, "malformed-collateral", chain=with_leaf(der))
 
 
 def test_an_extension_that_occurs_twice_is_refused():
@@ -936,12 +1000,12 @@ def test_a_list_by_another_key_or_of_another_name_is_refused():
     )
 
 
-def crl_by_hand(*, algorithm=None, rsa_padding=PSS, extension=None) -> bytes:
+def crl_by_hand(*, algorithm=None, rsa_padding=PSS, extension=None, critical=True) -> bytes:
     builder = x509.CertificateRevocationListBuilder(
         issuer_name=machine().ark.certificate.subject, last_update=utc(T), next_update=utc(T + 1)
     )
     if extension is not None:
-        builder = builder.add_extension(extension, critical=True)
+        builder = builder.add_extension(extension, critical=critical)
     made = builder.sign(rsa_key(RsaName.ARK), algorithm or SHA384(), rsa_padding=rsa_padding)
     return made.public_bytes(Encoding.DER)
 
@@ -977,6 +1041,19 @@ def test_a_list_that_covers_only_a_part_is_refused(extension):
 @pytest.mark.parametrize("data", [b"", b"\x30\x00", b"list", crl() + b"\0", crl()[:-1], bytes(2**20 + 1)])
 def test_what_is_no_list_is_refused(data):
     refused(MalformedError, "malformed-collateral", crl=data)
+
+
+def test_a_list_that_is_too_large_is_refused_unread():
+    large = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4"), bytes(2**20))
+    assert verify(crl=crl_by_hand(extension=x509.UnrecognizedExtension(large.oid, b"\0"), critical=False))
+    refused(MalformedError, "malformed-collateral", crl=crl_by_hand(extension=large, critical=False))
+
+
+@pytest.mark.parametrize("old", [b"ARK-Milan", SIMULATED_AMD_ORGANIZATION.encode()])
+def test_a_list_whose_issuer_cannot_be_read_is_refused(old):
+    data = crl()
+    assert data.count(old) == 1
+    refused(MalformedError, "malformed-collateral", crl=data.replace(old, b"\xff" * len(old)))
 
 
 def test_every_sampled_flip_of_a_list_is_refused():
