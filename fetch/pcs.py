@@ -81,7 +81,7 @@ class PcsPlaces:
 
     def tcb_info(self, family: PlatformFamily, release: Mapping[str, str]) -> str:
         """The family's TCB info."""
-        return f"{self._base(family.tee)}/tcb?{urlencode({'fmspc': family.fmspc.hex(), **release})}"
+        return f"{self._base(family.tee)}/tcb?{urlencode({'fmspc': family.fmspc.hex().upper(), **release})}"
 
     def qe_identity(self, family: PlatformFamily, release: Mapping[str, str]) -> str:
         """The identity of the TEE's quoting enclave."""
@@ -122,10 +122,10 @@ class IntelPcs:
         release = self._release()
         try:
             responses = PcsResponses(
-                pck_crl=_get(client, self.places.pck_crl(family), family),
-                qe_identity=_get(client, self.places.qe_identity(family, release), family),
-                root_ca_crl=_get(client, self.places.root_crl(), family),
                 tcb_info=_get(client, self.places.tcb_info(family, release), family),
+                qe_identity=_get(client, self.places.qe_identity(family, release), family),
+                pck_crl=_get(client, self.places.pck_crl(family), family),
+                root_ca_crl=_get(client, self.places.root_crl(), family),
             )
             collateral = assemble_collateral(responses)
             _require_asked_for(collateral, family)
