@@ -14,6 +14,7 @@ from assay.attest.quote.collateral import Collateral
 from assay.attest.quote.pcs_response import (
     KEPT_HEADERS,
     MAX_BODY_SIZE,
+    MAX_URL_SIZE,
     PcsResponse,
     PcsResponses,
     assemble_collateral,
@@ -181,12 +182,18 @@ def _object(text: str, what: str) -> dict[str, Any]:
 
 
 def _require_plain(url: str) -> None:
-    """The URL goes into a public archive: no credentials, and nothing after the path."""
+    """The URL goes into a public archive: no credentials, nothing after the path, and room for a query."""
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
         raise MalformedError(f"{url[:200]!r} is not a URL", code="url") from error
-    odd = parts.username is not None or parts.query or parts.fragment or port == 0
+    odd = (
+        parts.username is not None
+        or parts.query
+        or parts.fragment
+        or port == 0
+        or len(url) > MAX_URL_SIZE // 2
+    )
     if parts.scheme not in ("http", "https") or not parts.hostname or odd:
         raise MalformedError(f"{url[:200]!r} is not a plain http or https URL", code="url")

@@ -33,7 +33,10 @@ KEPT_HEADERS = (PCK_CRL_CHAIN, TCB_INFO_CHAIN, OLD_TCB_INFO_CHAIN, QE_IDENTITY_C
 
 _ESCAPE = re.compile("%([0-9A-Fa-f]{2})?")
 _HEX_TEXT = re.compile(rb"(?:[0-9A-Fa-f]{2})+")
-_URL_SIZE = 1024
+_PRINTABLE = re.compile("[ -~]*")
+MAX_URL_SIZE = 1024
+_MAX_HEADER_SIZE = 3 * MAX_CHAIN_SIZE
+"""Of an issuer chain, if every character is an escape."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,23 @@ class PcsResponse:
     url: str
     headers: Mapping[str, str]
     body: bytes = field(repr=False)
+
+    def __post_init__(self) -> None:
+        """Refuse what could be archived and not be read again.
+
+        Raises:
+            MalformedError: other headers, one that is too long or not printable ASCII, or such a URL or body.
+        """
+        if not self.headers.keys() <= set(KEPT_HEADERS):
+            raise MalformedError("a response with headers that are no content")
+        for what, text, most in (
+            ("url", self.url, MAX_URL_SIZE),
+            *((name, value, _MAX_HEADER_SIZE) for name, value in self.headers.items()),
+        ):
+            if len(text) > most or not _PRINTABLE.fullmatch(text):
+                raise MalformedError(f"{what}: too long, or not printable ASCII")
+        if len(self.body) > MAX_BODY_SIZE:
+            raise MalformedError(f"body: longer than {MAX_BODY_SIZE} bytes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +106,9 @@ def parse_response(data: bytes) -> PcsResponse:
     members = jcs.Fields(value, what="response", required=("body", "headers", "url"))
     headers = members.fields("headers", required=(), optional=KEPT_HEADERS)
     return PcsResponse(
-        url=members.text("url", max_length=_URL_SIZE),
+        url=members.text("url", max_length=MAX_URL_SIZE),
         headers={
-            name: headers.text(name, max_length=3 * MAX_CHAIN_SIZE)
+            name: headers.text(name, max_length=_MAX_HEADER_SIZE, empty=True)
             for name in KEPT_HEADERS
             if headers.has(name)
         },

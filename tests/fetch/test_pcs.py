@@ -321,7 +321,7 @@ def test_tcb_info_with_a_strange_fmspc_is_refused(pcs, fake_time, fmspc):
     [
         "", "pcs.example", "ftp://pcs.example", "file:///etc/passwd", "https://", "https://user:word@pcs.example",
         "https://user@pcs.example", "https://pcs.example/?key=1", "https://pcs.example/#x", "https://pcs.example:x",
-        "https://pcs.example:99999",
+        "https://pcs.example:99999", "https://pcs.example/" + "x" * 600,
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("name", ["pcs_url", "root_crl_url", "thim_url"])
