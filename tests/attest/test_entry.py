@@ -183,7 +183,7 @@ WRONG_APPRAISAL = {
             for wrong in (None, "", "AA" * 32, "00" * 31)
         ),
         {"dcap": "00" * 32, "tcb_info": "00" * 32},
-    ],  # fmt: skip
+    ],
     "platform": [None, "", 1, "a" * 17, "a\n"],
     "root": [None, "", 1, "a" * 65, "a\n"],
     "tcb_status": [None, "", 1, "a" * 65, "a\n"],

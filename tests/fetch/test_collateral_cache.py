@@ -319,6 +319,21 @@ def test_nobody_waits_for_a_renewal_who_has_something_to_go_on_with(source):
     assert source.count == 2
 
 
+def test_nobody_waits_for_another_try_after_a_failure_either(source):
+    cache = cached(source)
+    first = cache.collateral(FAMILY, now_s=T)
+    source.failure = UnavailableError("down", code="collateral-source")
+    cache.collateral(FAMILY, now_s=T + DAY_S)
+    source.entered.clear()
+    source.let_go.clear()
+    (renewing,) = run_together(1, lambda: cache.collateral(FAMILY, now_s=T + DAY_S + 60))
+    assert source.entered.wait(10)
+    assert cache.collateral(FAMILY, now_s=T + DAY_S + 60).collateral == first.collateral
+    assert renewing.is_alive()
+    source.let_go.set()
+    renewing.join(10)
+
+
 def test_one_family_s_slow_answer_does_not_hold_up_another(source):
     cache = cached(source)
     cache.collateral(OTHER_FAMILY, now_s=T)

@@ -275,20 +275,27 @@ def answered_with(target):
     return lambda answer: SimulatedPcs(SEED, epoch_s=T).answer(target, issued_s=T)
 
 
+def renamed(answer):
+    return replace(answer, body=answer.body.replace(b'"id":"QE"', b'"id":"TD_QE"'))
+
+
 @pytest.mark.parametrize(
-    ("kind", "family"),
-    [("tcb", replace(FAMILY, fmspc=bytes.fromhex("00906ea10000"))), ("tcb", replace(FAMILY, tee=Tee.TDX))],
+    "family",
+    [replace(FAMILY, fmspc=bytes.fromhex("00906ea10000")), replace(FAMILY, tee=Tee.TDX)],
+    ids=["FMSPC", "TEE"],
 )
-def test_tcb_info_of_other_platforms_is_refused(pcs, fake_time, kind, family):
+def test_tcb_info_of_other_platforms_is_refused(pcs, fake_time, family):
+    identity = answered_with("/sgx/certification/v4/qe/identity")
     pcs.changes["tcb"] = answered_with("/sgx/certification/v4/tcb?fmspc=51D000000001")
-    pcs.changes["qe/identity"] = answered_with("/sgx/certification/v4/qe/identity")
-    refused(pcs, fake_time, "bad-collateral", family=family)
+    pcs.changes["qe/identity"] = lambda answer: (
+        renamed(identity(answer)) if family.tee is Tee.TDX else identity(answer)
+    )
+    error = refused(pcs, fake_time, "bad-collateral", family=family)
+    assert "TCB info" in str(error)
 
 
 def test_a_qe_identity_of_another_tee_is_refused(pcs, fake_time):
-    pcs.changes["qe/identity"] = lambda answer: replace(
-        answer, body=answer.body.replace(b'"id":"QE"', b'"id":"TD_QE"')
-    )
+    pcs.changes["qe/identity"] = renamed
     refused(pcs, fake_time, "bad-collateral")
 
 
