@@ -38,6 +38,8 @@ clean:
 # The slow attacks with their full counts.
 faults: env
 	ASSAY_KILL_ROUNDS=50 $(BIN)/python -m pytest -q tests/faults
+	ASSAY_FUZZ_ROUNDS=100000 $(BIN)/python -m pytest -q -n auto tests/attest/test_quote_fuzz.py
 
 bench: env
 	$(BIN)/python bench/log.py
+	$(BIN)/python bench/quotes.py

@@ -15,7 +15,7 @@ from assay.attest.index import Indexed, Term
 from assay.attest.quote import sgx
 from assay.attest.quote.collateral import Collateral, format_collateral
 from assay.attest.quote.pcs_response import PcsResponses
-from assay.attest.quote.verify import VerifiedQuote, verify_sgx_quote
+from assay.attest.quote.verify import VerifiedSgxQuote, verify_sgx_quote
 from assay.attest.roots import TrustedRoot
 from assay.attest.statement import Release, Statement
 from assay.tlog.errors import UntrustedError
@@ -111,7 +111,7 @@ def verify_publishers(
 
 def verify_evidence(
     evidence: claims.Evidence, *, collateral: Collateral, root: TrustedRoot, now_s: int
-) -> VerifiedQuote:
+) -> VerifiedSgxQuote:
     """Verify an enclave's evidence: the quote under one root, then possession, then the binding of the claims.
 
     Raises:

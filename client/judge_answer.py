@@ -8,7 +8,7 @@ from assay.attest.bundle import HeldAnswer
 from assay.attest.entry import Registration
 from assay.attest.merkle_json import FIELDS
 from assay.attest.output import Output
-from assay.attest.quote.verify import VerifiedQuote
+from assay.attest.quote.verify import VerifiedSgxQuote
 from assay.attest.receipt import Receipt, SignedReceipt
 from assay.client.judge_enclave import Bracket
 from assay.client.judge_log import CLOCK_TOLERANCE_S, Proven, quorum_time_s
@@ -113,7 +113,7 @@ def judge_output_signature(
     *,
     said: Receipt,
     registration: Registration,
-    quote: VerifiedQuote,
+    quote: VerifiedSgxQuote,
 ) -> Passed[str] | Skipped:
     """Verify the output signature over the shown prompt and result; the result is the value.
 

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from assay.attest import claims, p256
 from assay.attest.claims import Claims, Evidence
 from assay.attest.entry import Appraisal, Registration
-from assay.attest.quote import sgx
 from assay.attest.quote.collateral import Collateral, parse_collateral
-from assay.attest.quote.verify import VerifiedQuote, verify_sgx_quote
+from assay.attest.quote.parse import parse_quote
+from assay.attest.quote.policy import IdentityPolicy, TcbPolicy, require_identity, require_tcb
+from assay.attest.quote.verify import VerifiedQuote, VerifiedSgxQuote, require_no_debug, verify_sgx_quote
 from assay.attest.roots import TrustedRoot
 from assay.client.judge_log import CLOCK_TOLERANCE_S
-from assay.client.trust import QuoteRules
 from assay.client.verdict import Passed
 from assay.tlog.errors import StaleError, UntrustedError
 
@@ -39,7 +39,7 @@ def judge_collateral(data: bytes, appraisal: Appraisal) -> Passed[Collateral]:
 
 def judge_quote(
     quote: bytes, collateral: Collateral, *, root: TrustedRoot, at_s: int
-) -> Passed[VerifiedQuote]:
+) -> Passed[VerifiedSgxQuote]:
     """Verify a quote under the policy's root, at a time.
 
     Raises:
@@ -59,9 +59,7 @@ def judge_debug(quote: bytes) -> Passed[None]:
         MalformedError: not a quote.
         UntrustedError: of a debug enclave, quoted or quoting (code ``debug``).
     """
-    parsed = sgx.parse_quote(quote)
-    if parsed.body.debug or parsed.signature.qe_report.debug:
-        raise UntrustedError("a debug enclave protects nothing", code="debug")
+    require_no_debug(parse_quote(quote))
     return Passed(None, "not a debug enclave")
 
 
@@ -76,7 +74,7 @@ def judge_possession(evidence: Evidence) -> Passed[bytes]:
     return Passed(bytes.fromhex(signer), f"signed by the enclave's key {signer}")
 
 
-def judge_binding(evidence: Evidence, quote: VerifiedQuote) -> Passed[Claims]:
+def judge_binding(evidence: Evidence, quote: VerifiedSgxQuote) -> Passed[Claims]:
     """Check that the quote's report_data binds the signing key and the claims.
 
     Raises:
@@ -86,33 +84,30 @@ def judge_binding(evidence: Evidence, quote: VerifiedQuote) -> Passed[Claims]:
     return Passed(bound, "report_data binds the signing key and the claims")
 
 
-def judge_tcb(quote: VerifiedQuote, rules: QuoteRules) -> Passed[None]:
+def judge_identity(quote: VerifiedQuote, policy: IdentityPolicy) -> Passed[None]:
+    """Check that the enclave is one that the policy means.
+
+    Raises:
+        UntrustedError: another, as :func:`~assay.attest.quote.policy.require_identity` says.
+    """
+    require_identity(quote, policy)
+    return Passed(None, "the policy leaves it open" if policy.is_open else "one that the policy means")
+
+
+def judge_tcb(quote: VerifiedQuote, policy: TcbPolicy) -> Passed[None]:
     """Check the platform's state against the policy.
 
     Raises:
-        UntrustedError: a status (code ``tcb-status``) or an advisory (``tcb-advisories``) that the policy does
-            not accept, or TCB data that are too old (``tcb-evaluation``).
+        UntrustedError: not good enough, as :func:`~assay.attest.quote.policy.require_tcb` says.
     """
-    if quote.tcb_status not in rules.tcb_status:
-        raise UntrustedError(f"the policy does not accept {quote.tcb_status}", code="tcb-status")
-    if quote.evaluation_number < rules.min_evaluation_number:
-        raise UntrustedError(
-            f"evaluation number {quote.evaluation_number} is below {rules.min_evaluation_number}",
-            code="tcb-evaluation",
-        )
-    accepted = rules.advisories.get(quote.mr_enclave, frozenset())
-    if open_advisories := sorted(set(quote.advisories) - accepted):
-        raise UntrustedError(
-            f"the policy does not accept {', '.join(open_advisories)} for this measurement",
-            code="tcb-advisories",
-        )
+    require_tcb(quote, policy)
     advisories = ", ".join(sorted(set(quote.advisories))) or "none"
     return Passed(
         None, f"{quote.tcb_status}, evaluation number {quote.evaluation_number}, advisories: {advisories}"
     )
 
 
-def judge_collateral_age(quote: VerifiedQuote, *, at_s: int, max_age_s: int) -> Passed[None]:
+def judge_collateral_age(quote: VerifiedSgxQuote, *, at_s: int, max_age_s: int) -> Passed[None]:
     """Check that the collateral was recent when it was used.
 
     Raises:
@@ -124,7 +119,7 @@ def judge_collateral_age(quote: VerifiedQuote, *, at_s: int, max_age_s: int) -> 
     return Passed(None, f"issued {age_s} s before its use")
 
 
-def judge_appraisal(registration: Registration, quote: VerifiedQuote) -> Passed[None]:
+def judge_appraisal(registration: Registration, quote: VerifiedSgxQuote) -> Passed[None]:
     """Check that the log recorded what we find ourselves; its name for the root is its own affair.
 
     Raises:
@@ -168,7 +163,7 @@ def judge_registration_age(appraised_s: int, *, used: Bracket, max_age_s: int) -
 
 
 def judge_same_enclave(
-    fresh: Evidence, fresh_quote: VerifiedQuote, registered: Evidence, registered_quote: VerifiedQuote
+    fresh: Evidence, fresh_quote: VerifiedSgxQuote, registered: Evidence, registered_quote: VerifiedSgxQuote
 ) -> Passed[None]:
     """Check that a fresh quote is of the enclave, key, boot and configuration that were registered.
 
@@ -178,7 +173,7 @@ def judge_same_enclave(
         UntrustedError: of another (code ``other-enclave``).
     """
 
-    def lasting(evidence: Evidence, quote: VerifiedQuote) -> dict[str, object]:
+    def lasting(evidence: Evidence, quote: VerifiedSgxQuote) -> dict[str, object]:
         said = evidence.claims
         return {
             "signing key": evidence.public_key,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from assay.attest import admission, entry, p256, statement
 from assay.attest.bundle import Logged
 from assay.attest.entry import Attestation
-from assay.attest.quote.verify import VerifiedQuote
+from assay.attest.quote.verify import VerifiedSgxQuote
 from assay.attest.statement import Rebuild, Release
 from assay.client.judge_enclave import Bracket
 from assay.client.judge_log import Proven, judge_checkpoint, judge_inclusion
@@ -76,7 +76,7 @@ def judge_publishers(published: Published, policy: Policy) -> Passed[frozenset[s
     return Passed(signed, f"{len(signed)} of {len(rule.signers)} publishers signed, {rule.threshold} must")
 
 
-def judge_measurement(quote: VerifiedQuote, release: Release) -> Passed[None]:
+def judge_measurement(quote: VerifiedSgxQuote, release: Release) -> Passed[None]:
     """Check that the quoted enclave is the released one.
 
     Raises:

@@ -41,6 +41,8 @@ def printable(text: str) -> str:
 def _conclusion(verdict: Verdict) -> Text:
     if verdict.verified:
         suffix = f", on a {_SIMULATED}" if verdict.platform is Platform.SIMULATED else ""
-        return Text(f"VERIFIED{suffix}", style="bold green")
+        skipped = [check.name for check in verdict.checks if check.result is Result.NOT_CHECKED]
+        unchecked = f" (not checked: {', '.join(skipped)})" if skipped else ""
+        return Text(f"VERIFIED{suffix}{unchecked}", style="bold green")
     problem = verdict.first_problem()
     return Text(f"NOT VERIFIED: {problem.name} ({problem.result})", style="bold red")

@@ -11,7 +11,7 @@ from assay.attest import entry
 from assay.attest.bundle import Logged, LoggedEnclave
 from assay.attest.entry import Attestation, Registration
 from assay.attest.quote.collateral import Collateral
-from assay.attest.quote.verify import VerifiedQuote
+from assay.attest.quote.verify import VerifiedQuote, VerifiedSgxQuote
 from assay.client import judge_enclave, judge_log, judge_release
 from assay.client.judge_enclave import Bracket
 from assay.client.judge_log import Proven
@@ -71,7 +71,7 @@ class Appraised:
     """What an enclave's registration gave; ``collateral`` and ``quote`` are of the appraisal's time."""
 
     collateral: Step[Collateral]
-    quote: Step[VerifiedQuote]
+    quote: Step[VerifiedSgxQuote]
 
 
 def enclave_steps(
@@ -138,7 +138,8 @@ def enclave_steps(
     book.run(
         "appraisal", lambda: judge_enclave.judge_appraisal(registration.value, quote.value), after=(quote,)
     )
-    book.run("tcb", lambda: judge_enclave.judge_tcb(quote.value, rules), after=(quote,))
+    book.run("identity", lambda: judge_enclave.judge_identity(quote.value, rules.identity), after=(quote,))
+    book.run("tcb", lambda: judge_enclave.judge_tcb(quote.value, rules.tcb), after=(quote,))
     book.run(
         "collateral-age",
         lambda: judge_enclave.judge_collateral_age(
@@ -219,18 +220,25 @@ def verified_checkpoints(*steps: Step[Proven]) -> list[CosignedCheckpoint]:
     return [step.value.cosigned for step in steps if step.passed]
 
 
-def enclave_facts(registration: Registration, quote: VerifiedQuote) -> dict[str, Any]:
+def enclave_facts(registration: Registration, quote: VerifiedSgxQuote) -> dict[str, Any]:
     """What a verdict tells of an enclave whose quote verified."""
     return {
         "mr_enclave": quote.mr_enclave.hex(),
         "mr_signer": quote.mr_signer.hex(),
         "boot_id": registration.evidence.claims.boot_id.hex(),
         "root": quote.root_name,
-        "tcb": {
-            "status": str(quote.tcb_status),
-            "advisories": sorted(set(quote.advisories)),
-            "evaluation_number": quote.evaluation_number,
-        },
+        "tcb": tcb_facts(quote),
+    }
+
+
+def tcb_facts(quote: VerifiedQuote) -> dict[str, Any]:
+    """What a verdict always tells of a platform: its state, why, and from when to when that is known."""
+    return {
+        "status": str(quote.tcb_status),
+        "advisories": sorted(set(quote.advisories)),
+        "evaluation_number": quote.evaluation_number,
+        "valid_from_s": quote.valid_from_s,
+        "valid_until_s": quote.valid_until_s,
     }
 
 

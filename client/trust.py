@@ -17,7 +17,12 @@
     tcb_status = ["UpToDate"]
     min_evaluation_number = 17
     [quotes.advisories]                  # what is acceptable for one measurement
-    "<mr_enclave, hex>" = ["INTEL-SA-00615"]
+    "<mr_enclave or mr_td, hex>" = ["INTEL-SA-00615"]
+    [quotes.identity]                    # may be left out, and so may each member: which enclaves are meant
+    measurements = ["<hex>"]
+    mr_signers = ["<hex>"]
+    isv_prod_id = 1
+    min_isv_svn = 1
     [freshness]
     registration_max_age_s = 86400
     collateral_max_age_s = 2592000
@@ -25,7 +30,7 @@
     nonce_required = true
     announcement_delay_s = 0
 
-Every section and member must be there, and no other. Paths are relative to the file.
+Every section and member but ``quotes.identity`` must be there, and no other. Paths are relative to the file.
 """
 
 import re
@@ -34,12 +39,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import Any, TypeVar
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from assay.attest import jcs, p256
 from assay.attest.admission import Publishers
+from assay.attest.measurement import MEASUREMENT_SIZE, Measurement, Tee
+from assay.attest.quote.policy import IdentityPolicy, TcbPolicy
 from assay.attest.quote.tcb import TcbStatus
 from assay.attest.roots import TrustedRoot, intel_sgx_root
 from assay.tlog import policy as tlog_policy
@@ -53,6 +61,8 @@ MAX_KEYS = 64
 
 Resolver = Callable[[str], bytes]
 """Gives the bytes of a file that a policy names."""
+
+_Item = TypeVar("_Item")
 
 _ADVISORY = re.compile(r"INTEL-SA-[0-9]{5}")
 
@@ -71,15 +81,13 @@ class QuoteRules:
 
     Attributes:
         root: the only anchor; what platform it stands for derives from the certificate.
-        tcb_status: acceptable states.
-        min_evaluation_number: the lowest acceptable TCB evaluation data number.
-        advisories: MRENCLAVE -> the advisories that are acceptable for it; none for any other.
+        tcb: which platforms.
+        identity: which enclaves.
     """
 
     root: TrustedRoot
-    tcb_status: frozenset[TcbStatus]
-    min_evaluation_number: int
-    advisories: Mapping[bytes, frozenset[str]]
+    tcb: TcbPolicy
+    identity: IdentityPolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,12 +136,43 @@ def load_policy(path: Path) -> Policy:
         MalformedError: not a policy (code ``policy``); see :func:`parse_policy`.
         OSError: a file cannot be read.
     """
+    return parse_policy(_read(path), resolve=_beside(path), intel_root=read_intel_root())
 
-    def resolve(name: str) -> bytes:
-        return _read(path.parent / name)
 
-    intel_root = resources.files("assay.attest.roots").joinpath("intel_sgx_root_ca.der").read_bytes()
-    return parse_policy(_read(path), resolve=resolve, intel_root=intel_root)
+def load_quote_rules(path: Path) -> QuoteRules:
+    """Read the ``[quotes]`` of a policy file, which may be all that there is in it.
+
+    Raises:
+        MalformedError: no such section, or not a policy (code ``policy``).
+        OSError: a file cannot be read.
+    """
+    data = _read(path)
+    try:
+        document = _document(data)
+        if set(document) == {"quotes"}:
+            return _quotes(document["quotes"], _beside(path), read_intel_root())
+    except LogError as error:
+        raise MalformedError(f"policy: {error}", code="policy") from error
+    return parse_policy(data, resolve=_beside(path), intel_root=read_intel_root()).quotes
+
+
+def read_intel_root() -> bytes:
+    """The DER of Intel's SGX root, which comes with the package."""
+    return resources.files("assay.attest.roots").joinpath("intel_sgx_root_ca.der").read_bytes()
+
+
+def load_root(text: str) -> TrustedRoot:
+    """The root that a person names: ``intel``, or a file with one certificate.
+
+    Raises:
+        MalformedError: not one certificate (codes ``policy`` and ``malformed-root``).
+        OSError: the file cannot be read.
+    """
+    return _root(text, lambda name: _read(Path(name)), read_intel_root())
+
+
+def _beside(path: Path) -> Resolver:
+    return lambda name: _read(path.parent / name)
 
 
 def parse_policy(data: bytes, *, resolve: Resolver, intel_root: bytes) -> Policy:
@@ -167,11 +206,7 @@ _SECTIONS = ("freshness", "log", "publishers", "quotes", "rebuilders", "revokers
 
 
 def _parse(data: bytes, resolve: Resolver, intel_root: bytes) -> Policy:
-    try:
-        document = tomllib.loads(strict.utf8_text(data, what="file"))
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise MalformedError(f"not TOML: {error}") from error
-    fields = jcs.Fields(document, what="file", required=_SECTIONS)
+    fields = jcs.Fields(_document(data), what="file", required=_SECTIONS)
     publishers = _publishers(fields.value("publishers"), resolve)
     rebuilders = Rebuilders(*_quorum(fields.value("rebuilders"), resolve, what="rebuilders"))
     _refuse_self_rebuilding(publishers, rebuilders)
@@ -184,6 +219,13 @@ def _parse(data: bytes, resolve: Resolver, intel_root: bytes) -> Policy:
         quotes=_quotes(fields.value("quotes"), resolve, intel_root),
         freshness=_freshness(fields.value("freshness")),
     )
+
+
+def _document(data: bytes) -> dict[str, Any]:
+    try:
+        return tomllib.loads(strict.utf8_text(data, what="file"))
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise MalformedError(f"not TOML: {error}") from error
 
 
 def _log(fields: jcs.Fields, resolve: Resolver) -> tlog_policy.Policy:
@@ -240,20 +282,66 @@ def _refuse_self_rebuilding(publishers: Mapping[str, Publishers], rebuilders: Re
 
 def _quotes(value: jcs.Json, resolve: Resolver, intel_root: bytes) -> QuoteRules:
     fields = jcs.Fields(
-        value, what="quotes", required=("advisories", "min_evaluation_number", "root", "tcb_status")
+        value,
+        what="quotes",
+        required=("advisories", "min_evaluation_number", "root", "tcb_status"),
+        optional=("identity",),
     )
     advisories = fields.value("advisories")
     if not isinstance(advisories, dict):
         raise MalformedError("quotes.advisories: not a table")
-    return QuoteRules(
-        root=_root(fields.text("root"), resolve, intel_root),
-        tcb_status=_tcb_status(fields.array("tcb_status", max_items=len(TcbStatus))),
+    tcb = TcbPolicy(
+        statuses=_tcb_status(fields.array("tcb_status", max_items=len(TcbStatus))),
         min_evaluation_number=fields.integer("min_evaluation_number"),
         advisories={
-            strict.hex_bytes(name, what="quotes.advisories", length=32): _advisories(names)
+            _measurement(name, what="quotes.advisories"): _advisories(names)
             for name, names in advisories.items()
         },
     )
+    identity = _identity(fields) if fields.has("identity") else IdentityPolicy()
+    return QuoteRules(_root(fields.text("root"), resolve, intel_root), tcb, identity)
+
+
+def _identity(quotes: jcs.Fields) -> IdentityPolicy:
+    names = ("isv_prod_id", "measurements", "min_isv_svn", "mr_signers")
+    fields = quotes.fields("identity", required=(), optional=names)
+    numbers = {name: fields.integer(name) for name in ("isv_prod_id", "min_isv_svn") if fields.has(name)}
+    if any(not 0 <= number <= 0xFFFF for number in numbers.values()):
+        raise MalformedError("quotes.identity: a number that has no 16 bits")
+    return IdentityPolicy(
+        measurements=_named(fields, "measurements", _measurement),
+        mr_signers=_named(fields, "mr_signers", _mr_signer),
+        **numbers,
+    )
+
+
+def _named(fields: jcs.Fields, name: str, read: Callable[..., _Item]) -> frozenset[_Item] | None:
+    if not fields.has(name):
+        return None
+    what = fields.name(name)
+    items = [read(item, what=what) for item in fields.array(name, max_items=MAX_KEYS)]
+    if not items or len(set(items)) != len(items):
+        raise MalformedError(f"{what}: none, or one stands twice")
+    return frozenset(items)
+
+
+def _measurement(text: jcs.Json, *, what: str) -> Measurement:
+    """An MRENCLAVE or an MRTD: their lengths tell which."""
+    value = _hash(text, what=what)
+    for tee in (Tee.SGX, Tee.TDX):
+        if len(value) == MEASUREMENT_SIZE[tee]:
+            return Measurement(tee, value)
+    raise MalformedError(f"{what}: neither an MRENCLAVE of 32 bytes nor an MRTD of 48")
+
+
+def _mr_signer(text: jcs.Json, *, what: str) -> bytes:
+    return _hash(text, what=what, length=32)
+
+
+def _hash(text: jcs.Json, *, what: str, length: int | None = None) -> bytes:
+    if not isinstance(text, str):
+        raise MalformedError(f"{what}: not text")
+    return strict.hex_bytes(text, what=what, length=length)
 
 
 def _root(text: str, resolve: Resolver, intel_root: bytes) -> TrustedRoot:

@@ -166,17 +166,18 @@ class Checklist:
             outcome = judge()
         except LogError as error:
             detail = f"{error} ({error.code})"
-            self._add(Check(name, Result.FAIL, detail, required=required, code=error.code))
+            self.add(Check(name, Result.FAIL, detail, required=required, code=error.code))
             return Step(name, None)
         if isinstance(outcome, Skipped):
             return self._skip(name, outcome.reason, required=required)
-        self._add(Check(name, Result.PASS, outcome.detail, required=required))
+        self.add(Check(name, Result.PASS, outcome.detail, required=required))
         return Step(name, outcome)
 
     def _skip(self, name: str, reason: str, *, required: bool) -> Step[T]:
-        self._add(Check(name, Result.NOT_CHECKED, reason, required=required))
+        self.add(Check(name, Result.NOT_CHECKED, reason, required=required))
         return Step(name, None)
 
-    def _add(self, check: Check) -> None:
+    def add(self, check: Check) -> None:
+        """Take a check whose result is known: one of several that a single judgement consists of."""
         assert check.name not in {known.name for known in self._checks}, f"two checks named {check.name}"
         self._checks.append(check)

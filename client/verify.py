@@ -12,7 +12,7 @@ An answer's bundle, step by step; steps of one number rest on nothing but the st
 5. ``checkpoints-agree`` no two checkpoints show two histories
 6. ``time``              log head <= claimed time <= quorum time <= now: between which times it was made
 7. ``collateral``, ``appraisal-time``, ``quote``, ``debug``, ``possession``, ``claims-binding``, ``appraisal``,
-   ``tcb``, ``collateral-age``, ``registration-age``   the enclave, under the policy's root
+   ``identity``, ``tcb``, ``collateral-age``, ``registration-age``   the enclave, under the policy's root
 8. ``receipt-signature``, ``receipt-registration``, ``log-head``   the receipt is of that enclave and boot
 9. ``commitments``, ``output-signature``   what the holder shows of the answer
 10. ``release-signature``, ``release-publishers``, ``release-validity``, ``rebuilders``, ``revocation``

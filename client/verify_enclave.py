@@ -6,7 +6,8 @@ The checks are named as in ``verify``, and beside them:
 
 - ``checkpoint-age``       the log's newest checkpoint is recent and cosigned by the quorum
 - ``log-origin``           the enclave's receipts go to the log that holds its registration
-- ``fresh-quote``, ``fresh-possession``, ``fresh-binding``, ``fresh-tcb``, ``fresh-collateral-age``
+- ``fresh-quote``, ``fresh-possession``, ``fresh-binding``, ``fresh-identity``, ``fresh-tcb``,
+  ``fresh-collateral-age``
 - ``nonce``                the fresh evidence carries the nonce that we sent
 - ``same-enclave``         key, boot, MRENCLAVE and configuration are those that were registered
 - ``measurement``          the fresh quote is of the release
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 
 from assay.attest.bundle import Logged, LoggedEnclave
 from assay.attest.claims import Evidence
-from assay.attest.quote.verify import VerifiedQuote
+from assay.attest.quote.verify import VerifiedSgxQuote
 from assay.client import judge_enclave, judge_log, judge_release, steps
 from assay.client.collect import ReleaseMaterial
 from assay.client.judge_enclave import Bracket
@@ -119,7 +120,7 @@ def _fresh_steps(
     policy: Policy,
     nonce: bytes,
     now_s: int,
-) -> Step[VerifiedQuote]:
+) -> Step[VerifiedSgxQuote]:
     """The fresh evidence, judged now with the collateral of the registration."""
     quote = book.run(
         "fresh-quote",
@@ -130,7 +131,11 @@ def _fresh_steps(
     )
     book.run("fresh-possession", lambda: judge_enclave.judge_possession(fresh))
     bound = book.run("fresh-binding", lambda: judge_enclave.judge_binding(fresh, quote.value), after=(quote,))
-    book.run("fresh-tcb", lambda: judge_enclave.judge_tcb(quote.value, policy.quotes), after=(quote,))
+    rules = policy.quotes
+    book.run(
+        "fresh-identity", lambda: judge_enclave.judge_identity(quote.value, rules.identity), after=(quote,)
+    )
+    book.run("fresh-tcb", lambda: judge_enclave.judge_tcb(quote.value, rules.tcb), after=(quote,))
     max_age_s = policy.freshness.collateral_max_age_s
     book.run(
         "fresh-collateral-age",

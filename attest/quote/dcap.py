@@ -18,10 +18,22 @@ from assay.tlog.errors import LogError, MalformedError, StaleError, UntrustedErr
 _MAX_TIME_S = 2**63
 """The library takes unsigned 64-bit times and raises an OverflowError beyond; any such time is far too late."""
 
-_REFUSALS: tuple[tuple[type[LogError], str, tuple[str, ...]], ...] = (
-    (
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """A refusal of the library, in our words: it wins if one of ``texts`` occurs in the library's message."""
+
+    error: type[LogError]
+    code: str
+    message: str
+    texts: tuple[str, ...]
+
+
+_REFUSALS = (
+    _Refusal(
         MalformedError,
         "malformed-quote",
+        "the quote, or the PCK certificate in it, cannot be read",
         (
             "Failed to decode quote",
             "Invalid QE auth data length",
@@ -30,10 +42,13 @@ _REFUSALS: tuple[tuple[type[LogError], str, tuple[str, ...]], ...] = (
             "Intel extension not found",
         ),
     ),
-    (UntrustedError, "not-intel-qe", ("Unknown QE vendor",)),
-    (
+    _Refusal(
+        UntrustedError, "not-intel-qe", "the quoting enclave is of another vendor", ("Unknown QE vendor",)
+    ),
+    _Refusal(
         MalformedError,
         "unsupported",
+        "a version, TEE or key type that is not judged here",
         (
             "Unsupported DCAP attestation key type",
             "must have version",
@@ -41,37 +56,137 @@ _REFUSALS: tuple[tuple[type[LogError], str, tuple[str, ...]], ...] = (
             "Unsupported DCAP quote version",
         ),
     ),
-    (MalformedError, "unsupported-cert-data", ("Unsupported DCAP PCK cert format",)),
-    (UntrustedError, "bad-quote-signature", ("ISV enclave report signature",)),
-    (UntrustedError, "bad-qe-signature", ("Signature is invalid for qe_report",)),
-    (UntrustedError, "bad-attestation-key-binding", ("QE report hash mismatch",)),
-    (UntrustedError, "bad-tcb-info-signature", ("Signature is invalid for tcb_info",)),
-    (UntrustedError, "bad-qe-identity-signature", ("Signature is invalid for qe_identity",)),
+    _Refusal(
+        MalformedError,
+        "unsupported-cert-data",
+        "the quote carries no PCK certificate chain",
+        ("Unsupported DCAP PCK cert format",),
+    ),
+    _Refusal(
+        UntrustedError,
+        "bad-quote-signature",
+        "the attestation key did not sign this quote",
+        ("ISV enclave report signature",),
+    ),
+    _Refusal(
+        UntrustedError,
+        "bad-qe-signature",
+        "the PCK did not sign the quoting enclave's report",
+        ("Signature is invalid for qe_report",),
+    ),
+    _Refusal(
+        UntrustedError,
+        "bad-attestation-key-binding",
+        "the quoting enclave's report names another attestation key",
+        ("QE report hash mismatch",),
+    ),
+    _Refusal(
+        UntrustedError,
+        "bad-tcb-info-signature",
+        "the TCB info is not what its signer signed",
+        ("Signature is invalid for tcb_info",),
+    ),
+    _Refusal(
+        UntrustedError,
+        "bad-qe-identity-signature",
+        "the QE identity is not what its signer signed",
+        ("Signature is invalid for qe_identity",),
+    ),
     # Before "Revoked": the message about an unknown status lists every known one.
-    (MalformedError, "malformed-collateral", ("Failed to decode TcbInfo", "Failed to decode QeIdentity")),
-    (StaleError, "collateral-not-yet-valid", ("issue date is in the future",)),
-    (StaleError, "collateral-expired", ("TCBInfo expired", "QE Identity expired", "CrlExpired")),
-    (StaleError, "cert-expired", ("CertExpired",)),
-    (StaleError, "cert-not-yet-valid", ("CertNotValidYet",)),
-    (UntrustedError, "revoked", ("CertRevoked", "Revoked")),
-    (UntrustedError, "wrong-root", ("InvalidCrlSignatureForPublicKey",)),
-    (
+    _Refusal(
+        MalformedError,
+        "malformed-collateral",
+        "TCB info or QE identity cannot be read",
+        ("Failed to decode TcbInfo", "Failed to decode QeIdentity", "Unrecognized TCB status"),
+    ),
+    _Refusal(
+        StaleError,
+        "collateral-not-yet-valid",
+        "TCB info or QE identity is of after the time of judgement",
+        ("issue date is in the future",),
+    ),
+    _Refusal(
+        StaleError,
+        "collateral-expired",
+        "TCB info, QE identity or a CRL has expired at the time of judgement",
+        ("TCBInfo expired", "QE Identity expired", "CrlExpired"),
+    ),
+    _Refusal(
+        StaleError, "cert-expired", "a certificate has expired at the time of judgement", ("CertExpired",)
+    ),
+    _Refusal(
+        StaleError,
+        "cert-not-yet-valid",
+        "a certificate is not yet valid at the time of judgement",
+        ("CertNotValidYet",),
+    ),
+    _Refusal(
+        UntrustedError,
+        "revoked",
+        "a certificate, or the platform's TCB level, is revoked",
+        ("CertRevoked", "Revoked"),
+    ),
+    _Refusal(
+        UntrustedError,
+        "wrong-root",
+        "the root's CRL is not signed by this root: another root vouches for the collateral",
+        ("InvalidCrlSignatureForPublicKey",),
+    ),
+    _Refusal(
         UntrustedError,
         "untrusted-chain",
+        "a certificate chain does not lead to this root",
         ("InvalidSignatureForPublicKey", "UnknownIssuer", "CaUsedAsEndEntity"),
     ),
-    (UntrustedError, "missing-crl", ("UnknownRevocationStatus",)),
-    (MalformedError, "malformed-collateral", ("Failed to parse root CA CRL", "Failed to parse PCK CRL")),
-    (UntrustedError, "debug", ("Debug mode",)),
-    (UntrustedError, "wrong-qe", ("QE MRSIGNER", "QE ISV", "QE ATTR", "QE MISC")),
-    (UntrustedError, "tcb-unsupported", ("No matching TCB level",)),
-    (
+    _Refusal(
+        UntrustedError,
+        "missing-crl",
+        "no CRL tells whether a certificate is revoked",
+        ("UnknownRevocationStatus",),
+    ),
+    _Refusal(
+        MalformedError,
+        "malformed-collateral",
+        "a CRL cannot be read",
+        ("Failed to parse root CA CRL", "Failed to parse PCK CRL"),
+    ),
+    _Refusal(UntrustedError, "debug", "a debug enclave protects nothing", ("Debug mode",)),
+    _Refusal(
+        UntrustedError,
+        "td-attributes",
+        "the TD is profiled, migratable, serviced or sees #VE",
+        (
+            "TD profiling",
+            "Reserved bits in TD attributes",
+            "TD migration",
+            "SERVTD_EXT",
+            "SEPT_VE_DISABLE",
+            "Invalid MR service TD",
+        ),
+    ),
+    _Refusal(
+        UntrustedError,
+        "wrong-qe",
+        "the quoting enclave is not the one that the QE identity names",
+        ("QE MRSIGNER", "QE ISV", "QE ATTR", "QE MISC"),
+    ),
+    _Refusal(
+        UntrustedError,
+        "wrong-tdx-module",
+        "the TDX module is not one that the TCB info names",
+        ("TDX module",),
+    ),
+    _Refusal(
+        UntrustedError, "tcb-unsupported", "the platform is below every TCB level", ("No matching TCB level",)
+    ),
+    _Refusal(
         UntrustedError,
         "wrong-collateral",
+        "the collateral is of another platform family or TEE",
         ("Fmspc mismatch", "Unsupported QE Identity id/version", "non-TDX TCB info", "non-SGX TCB info"),
     ),
 )
-"""(error, code, texts of the library): the first row with a text that occurs in the message wins."""
+"""The first one with a text that occurs in the library's message wins. That message is the error's cause."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +228,7 @@ def appraise(quote: bytes, collateral: Collateral, *, root: TrustedRoot, now_s: 
             quote, library_collateral, time_s, policy
         )
     except (ValueError, TypeError, OverflowError) as error:
-        raise _refusal(" ".join(str(error).split())) from error
+        raise _refusal(str(error)) from error
     return _claims(json.loads(claims.to_json()))
 
 
@@ -132,10 +247,10 @@ def _library_collateral(collateral: Collateral) -> Any:
 
 
 def _refusal(message: str) -> LogError:
-    for error, code, texts in _REFUSALS:
-        if any(text in message for text in texts):
-            return error(message, code=code)
-    return UntrustedError(message, code="invalid")
+    for known in _REFUSALS:
+        if any(text in message for text in known.texts):
+            return known.error(known.message, code=known.code)
+    return UntrustedError("the verification library refuses it for a reason without a code", code="invalid")
 
 
 def _claims(value: Any) -> Claims:

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
 
+from assay.attest.quote.certificates import parse_chain
 from assay.attest.quote.collateral import SIGNATURE_SIZE, Collateral
 from assay.attest.roots import TrustedRoot
 from assay.tlog.errors import MalformedError, UntrustedError
@@ -110,10 +111,7 @@ def _chain(pem: str, *, what: str) -> list[x509.Certificate]:
 
 
 def _certificates(pem: bytes, *, what: str, code: str) -> list[x509.Certificate]:
-    try:
-        chain = x509.load_pem_x509_certificates(pem)
-    except (ValueError, x509.InvalidVersion) as error:
-        raise MalformedError(f"{what}: no PEM chain", code=code) from error
+    chain = parse_chain(pem, what=what, code=code)
     if len(chain) > _MAX_CHAIN:
         raise MalformedError(f"{what}: {len(chain)} certificates", code=code)
     return chain

@@ -9,7 +9,9 @@ from enum import StrEnum
 
 from cryptography import x509
 
-from assay.attest.quote.sgx import PCK_CHAIN_PEM, QuoteV3
+from assay.attest.quote.certificates import parse_chain
+from assay.attest.quote.parse import Quote
+from assay.attest.quote.sgx import PCK_CHAIN_PEM
 from assay.tlog.errors import MalformedError
 
 SGX_EXTENSION = x509.ObjectIdentifier("1.2.840.113741.1.13.1")
@@ -72,7 +74,7 @@ class PckCertificate:
     ca: PckCa
 
 
-def unverified_pck(quote: QuoteV3) -> PckCertificate:
+def unverified_pck(quote: Quote) -> PckCertificate:
     """Read the PCK certificate that a quote carries, before anyone has verified it.
 
     Raises:
@@ -85,11 +87,11 @@ def unverified_pck(quote: QuoteV3) -> PckCertificate:
             f"quote: certification data of type {parts.certification_type}, not a PCK chain",
             code="unsupported-cert-data",
         )
+    leaf = parse_chain(parts.certification_data, what="quote", code="malformed-quote")[0]
     try:
-        leaf = x509.load_pem_x509_certificates(parts.certification_data)[0]
         extension = leaf.extensions.get_extension_for_oid(SGX_EXTENSION).value
         issuer = leaf.issuer
-    except (ValueError, x509.InvalidVersion, x509.ExtensionNotFound, x509.DuplicateExtension) as error:
+    except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension) as error:
         raise MalformedError(
             "quote: no PCK certificate with an SGX extension", code="malformed-quote"
         ) from error

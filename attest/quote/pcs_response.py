@@ -13,6 +13,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from assay.attest import jcs
+from assay.attest.quote.certificates import parse_chain
 from assay.attest.quote.collateral import Collateral, format_collateral, parse_collateral
 from assay.attest.quote.signed_text import split_signed_text
 from assay.tlog import strict
@@ -183,10 +184,7 @@ def _chain(response: PcsResponse, *names: str) -> str:
     text = percent_decoded(present[0], what=names[0])
     if len(text) > MAX_CHAIN_SIZE:
         raise MalformedError(f"{names[0]}: longer than {MAX_CHAIN_SIZE} bytes")
-    try:
-        x509.load_pem_x509_certificates(text.encode())
-    except (ValueError, x509.InvalidVersion) as error:
-        raise MalformedError(f"{names[0]}: no certificates in PEM") from error
+    parse_chain(text.encode(), what=names[0], code="malformed-collateral")
     return text
 
 

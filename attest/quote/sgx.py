@@ -11,6 +11,7 @@ import hashlib
 import struct
 from dataclasses import dataclass
 
+from assay.attest.quote.layout import Layout, pack, require_fit, size_of, unpack, whole_block
 from assay.tlog.errors import MalformedError
 
 MIN_QUOTE_SIZE = 1020
@@ -38,10 +39,7 @@ FLAG_PROVISION_KEY = 0x10
 FLAG_EINITTOKEN_KEY = 0x20
 FLAG_KSS = 0x80
 
-_Layout = tuple[tuple[str, str], ...]
-"""(field, struct code) in the order of the bytes."""
-
-_HEADER: _Layout = (
+_HEADER: Layout = (
     ("version", "H"),
     ("attestation_key_type", "H"),
     ("tee_type", "I"),
@@ -50,7 +48,7 @@ _HEADER: _Layout = (
     ("qe_vendor_id", "16s"),
     ("user_data", "20s"),
 )
-_REPORT: _Layout = (
+_REPORT: Layout = (
     ("cpu_svn", "16s"),
     ("misc_select", "I"),
     ("reserved1", "28s"),
@@ -65,13 +63,9 @@ _REPORT: _Layout = (
     ("reserved4", "60s"),
     ("report_data", "64s"),
 )
-_SIGNATURE_HEAD: _Layout = (
-    ("signature", "64s"),
-    ("attestation_key", "64s"),
-    ("qe_report", "384s"),
-    ("qe_signature", "64s"),
-)
-_HEAD_SIZE = 576
+_SIGNATURE_HEAD: Layout = (("signature", "64s"), ("attestation_key", "64s"))
+SIGNATURE_HEAD_SIZE = size_of(_SIGNATURE_HEAD)
+_QE_HEAD: Layout = (("qe_report", "384s"), ("qe_signature", "64s"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +99,7 @@ class QuoteHeader:
         Raises:
             MalformedError: a field of another size.
         """
-        _require_fit(self, _HEADER)
+        require_fit(_HEADER, self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +146,7 @@ class ReportBody:
         Raises:
             MalformedError: a field of another size.
         """
-        _require_fit(self, _REPORT)
+        require_fit(_REPORT, self)
 
     @property
     def attributes(self) -> bytes:
@@ -231,19 +225,26 @@ def parse_report(data: bytes) -> ReportBody:
     Raises:
         MalformedError: not 384 bytes.
     """
-    if len(data) != REPORT_SIZE:
-        raise MalformedError(f"report: {len(data)} bytes, not {REPORT_SIZE}")
-    return ReportBody(*_struct(_REPORT).unpack(data))
+    return ReportBody(*unpack(_REPORT, data, what="report"))  # type: ignore[arg-type]  # the layout gives the types
 
 
 def format_report(report: ReportBody) -> bytes:
     """The 384 bytes of a report body; the inverse of :func:`parse_report`."""
-    return _pack(report, _REPORT)
+    return pack(_REPORT, report)
 
 
 def format_header(header: QuoteHeader) -> bytes:
     """The 48 bytes of a quote's header."""
-    return _pack(header, _HEADER)
+    return pack(_HEADER, header)
+
+
+def parse_header(data: bytes) -> QuoteHeader:
+    """Read a quote's header.
+
+    Raises:
+        MalformedError: not 48 bytes.
+    """
+    return QuoteHeader(*unpack(_HEADER, data, what="quote header"))  # type: ignore[arg-type]  # as above
 
 
 def parse_quote(data: bytes) -> QuoteV3:
@@ -259,7 +260,7 @@ def parse_quote(data: bytes) -> QuoteV3:
         raise MalformedError(
             f"quote: {len(data)} bytes, not {MIN_QUOTE_SIZE} to {MAX_QUOTE_SIZE}", code="bad-length"
         )
-    header = QuoteHeader(*_struct(_HEADER).unpack(data[:HEADER_SIZE]))
+    header = parse_header(data[:HEADER_SIZE])
     kind = (header.version, header.tee_type, header.attestation_key_type)
     if kind != (VERSION, TEE_TYPE_SGX, ECDSA_P256):
         raise MalformedError(
@@ -267,16 +268,56 @@ def parse_quote(data: bytes) -> QuoteV3:
             code="unsupported",
         )
     body = parse_report(data[HEADER_SIZE:SIGNED_SIZE])
-    return QuoteV3(header, body, _parse_signature(_whole_block(data, SIGNED_SIZE, "signature data")))
+    block = whole_block(data, SIGNED_SIZE, "signature data")
+    return QuoteV3(header, body, parse_qe_part(block[:SIGNATURE_HEAD_SIZE], block[SIGNATURE_HEAD_SIZE:]))
 
 
 def format_quote(quote: QuoteV3) -> bytes:
     """The bytes of a quote; the inverse of :func:`parse_quote`."""
     parts = quote.signature
-    signature = b"".join(
+    signature = format_signature_head(parts) + format_qe_part(parts)
+    return quote.signed_bytes + struct.pack("<I", len(signature)) + signature
+
+
+def parse_qe_part(head: bytes, data: bytes) -> QuoteSignature:
+    """Read what the quoting enclave adds, which is an SGX enclave for every TEE: the bytes from 128 on.
+
+    Args:
+        head: the signature and the attestation key before it, 128 bytes.
+        data: the rest, filled exactly.
+
+    Raises:
+        MalformedError: a length that overruns or does not end where ``data`` does (code ``length-mismatch``).
+    """
+    fixed = size_of(_QE_HEAD)
+    if len(head) != SIGNATURE_HEAD_SIZE or len(data) < fixed + 2:
+        raise MalformedError("quote: the signature data are too short", code="length-mismatch")
+    signature, attestation_key = head[:64], head[64:]
+    (auth_size,) = struct.unpack_from("<H", data, fixed)
+    certification = fixed + 2 + auth_size
+    if certification + 6 > len(data):
+        raise MalformedError("quote: the QE's authentication data overruns", code="length-mismatch")
+    (certification_type,) = struct.unpack_from("<H", data, certification)
+    return QuoteSignature(
+        signature=signature,
+        attestation_key=attestation_key,
+        qe_report=parse_report(data[:REPORT_SIZE]),
+        qe_signature=data[REPORT_SIZE:fixed],
+        qe_auth_data=data[fixed + 2 : certification],
+        certification_type=certification_type,
+        certification_data=whole_block(data, certification + 2, "certification data"),
+    )
+
+
+def format_signature_head(parts: QuoteSignature) -> bytes:
+    """The signature and the attestation key, 128 bytes."""
+    return pack(_SIGNATURE_HEAD, parts)
+
+
+def format_qe_part(parts: QuoteSignature) -> bytes:
+    """What the quoting enclave adds; the inverse of :func:`parse_qe_part`."""
+    return b"".join(
         (
-            parts.signature,
-            parts.attestation_key,
             format_report(parts.qe_report),
             parts.qe_signature,
             struct.pack("<H", len(parts.qe_auth_data)),
@@ -285,51 +326,3 @@ def format_quote(quote: QuoteV3) -> bytes:
             parts.certification_data,
         )
     )
-    return quote.signed_bytes + struct.pack("<I", len(signature)) + signature
-
-
-def _parse_signature(data: bytes) -> QuoteSignature:
-    # The quote's minimal size and exact filling leave 584 bytes here, so the fixed head is always there.
-    signature, attestation_key, qe_report, qe_signature = _struct(_SIGNATURE_HEAD).unpack(data[:_HEAD_SIZE])
-    (auth_size,) = struct.unpack_from("<H", data, _HEAD_SIZE)
-    certification = _HEAD_SIZE + 2 + auth_size
-    if certification + 6 > len(data):
-        raise MalformedError("quote: the QE's authentication data overruns", code="length-mismatch")
-    (certification_type,) = struct.unpack_from("<H", data, certification)
-    return QuoteSignature(
-        signature=signature,
-        attestation_key=attestation_key,
-        qe_report=parse_report(qe_report),
-        qe_signature=qe_signature,
-        qe_auth_data=data[_HEAD_SIZE + 2 : certification],
-        certification_type=certification_type,
-        certification_data=_whole_block(data, certification + 2, "certification data"),
-    )
-
-
-def _whole_block(data: bytes, offset: int, what: str) -> bytes:
-    """A u32 length and its bytes, which must end where ``data`` ends."""
-    (size,) = struct.unpack_from("<I", data, offset)
-    block = data[offset + 4 :]
-    if len(block) != size:
-        raise MalformedError(
-            f"quote: {what} of {size} bytes, but {len(block)} follow", code="length-mismatch"
-        )
-    return block
-
-
-def _struct(layout: _Layout) -> struct.Struct:
-    return struct.Struct("<" + "".join(code for _, code in layout))
-
-
-def _pack(value: object, layout: _Layout) -> bytes:
-    return _struct(layout).pack(*(getattr(value, name) for name, _ in layout))
-
-
-def _require_fit(value: object, layout: _Layout) -> None:
-    for name, code in layout:
-        field = getattr(value, name)
-        size = struct.calcsize("<" + code)
-        fits = len(field) == size if code.endswith("s") else 0 <= field < 1 << (8 * size)
-        if not fits:
-            raise MalformedError(f"{name}: does not fit {size} bytes")

@@ -7,17 +7,24 @@ the caller, who knows the claims.
 """
 
 import hashlib
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
+from typing import Any
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.utils import CryptographyDeprecationWarning
 
 from assay.attest import jcs
 from assay.attest.measurement import Measurement, Tee
-from assay.attest.quote import dcap, pck, sgx
+from assay.attest.quote import dcap, pck, sgx, tdx
+from assay.attest.quote.certificates import parse_chain
 from assay.attest.quote.collateral import MAX_COLLATERAL_SIZE, Collateral
+from assay.attest.quote.parse import Quote, parse_quote
+from assay.attest.quote.sgx import QuoteV3
 from assay.attest.quote.tcb import TcbStatus
+from assay.attest.quote.tdx import TdBody, TdQuote
 from assay.attest.roots import Platform, TrustedRoot
 from assay.tlog.errors import MalformedError, StaleError, UntrustedError
 
@@ -25,20 +32,22 @@ _TCB_SIGNER = "SGX TCB Signing"
 """How the common name of the only certificate ends that may sign TCB info and QE identity."""
 
 
+_NO_SERVICE_TD = bytes(48)
+
+
 @dataclass(frozen=True, slots=True)
-class VerifiedQuote:
-    """A quote that verified under one root, at one time, with one set of collateral.
+class VerifiedQuote(ABC):
+    """What every quote proves that verified under one root, at one time, with one set of collateral.
 
     Attributes:
         platform: whose word it is, derived from the root.
         root_name: the caller's name of the root that verified.
-        report: the enclave's report; never of a debug enclave.
-        tcb_status: the state of the platform, converged with the quoting enclave's.
+        tcb_status: the state of the platform, converged with the quoting enclave's and the TDX module's.
         advisories: Intel's advisories behind that state, such as ``INTEL-SA-00615``.
         evaluation_number: the lower TCB evaluation data number of TCB info and QE identity.
         fmspc: 6 bytes: the family, model, stepping, platform type and custom SKU.
         ppid_sha256: hex SHA-256 of the machine's lasting id, which itself is not for publication.
-        evidence_id: hex SHA-256 of the quote's header and body.
+        evidence_id: hex SHA-256 of the quote's signed bytes.
         collateral_id: hex SHA-256 of the collateral's canonical bytes.
         valid_from_s: the latest date of issue among all that was used, in Unix seconds.
         valid_until_s: the earliest date of expiry among it; from that second on it no longer counts.
@@ -46,7 +55,6 @@ class VerifiedQuote:
 
     platform: Platform
     root_name: str
-    report: sgx.ReportBody
     tcb_status: TcbStatus
     advisories: tuple[str, ...]
     evaluation_number: int
@@ -58,9 +66,33 @@ class VerifiedQuote:
     valid_until_s: int
 
     @property
+    @abstractmethod
     def measurement(self) -> Measurement:
-        """MRENCLAVE, as the hash of one TEE among others."""
+        """What was loaded: MRENCLAVE or MRTD, as the hash of one TEE among others."""
+        ...
+
+    @property
+    @abstractmethod
+    def report_data(self) -> bytes:
+        """The 64 bytes that the enclave or TD put into its report."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedSgxQuote(VerifiedQuote):
+    """A verified quote of an SGX enclave; never of a debug enclave."""
+
+    report: sgx.ReportBody
+
+    @property
+    def measurement(self) -> Measurement:
+        """MRENCLAVE."""
         return Measurement(Tee.SGX, self.report.mr_enclave)
+
+    @property
+    def report_data(self) -> bytes:
+        """The 64 bytes that the enclave put into its report."""
+        return self.report.report_data
 
     @property
     def mr_enclave(self) -> bytes:
@@ -83,23 +115,39 @@ class VerifiedQuote:
         return self.report.isv_svn
 
     @property
-    def report_data(self) -> bytes:
-        """The 64 bytes that the enclave put into its report."""
-        return self.report.report_data
-
-    @property
     def attributes(self) -> bytes:
         """ATTRIBUTES: flags and xfrm (16 bytes)."""
         return self.report.attributes
 
 
-def verify_sgx_quote(quote: bytes, collateral: Collateral, *, root: TrustedRoot, now_s: int) -> VerifiedQuote:
-    """Verify an SGX quote of version 3 and return what it proves.
+@dataclass(frozen=True, slots=True)
+class VerifiedTdxQuote(VerifiedQuote):
+    """A verified quote of a trust domain: never a debug or migratable one, nor one with a service TD."""
+
+    body: TdBody
+
+    @property
+    def measurement(self) -> Measurement:
+        """MRTD. What the TD loaded afterwards is in the RTMRs."""
+        return Measurement(Tee.TDX, self.body.report.mr_td)
+
+    @property
+    def report_data(self) -> bytes:
+        """The 64 bytes that the TD put into its report."""
+        return self.body.report.report_data
+
+
+def verify_quote(
+    quote: bytes, collateral: Collateral, *, root: TrustedRoot, now_s: int
+) -> VerifiedSgxQuote | VerifiedTdxQuote:
+    """Verify a quote of any TEE that is read here and return what it proves.
 
     Steps: 1. the quote's layout, every nested length filled exactly; 2. the issuer chains are read once,
     and the library sees exactly these certificates; 3. the library: chains, signatures, revocation, QE
-    identity, TCB level; 4. the signers of TCB info and QE identity; 5. the CRLs' dates; 6. the PCK
-    certificate, read a second time, and its PCEID; 7. no debug enclave, quoting or quoted.
+    identity, TCB level, and for TDX the module and the TD's attributes; 4. the signers of TCB info and QE
+    identity; 5. the CRLs' dates; 6. the PCK certificate, read a second time, and its PCEID; 7. the quoting
+    enclave's report binds the attestation key and nothing else; 8. no debug enclave or TD, quoting or quoted,
+    and no TD that something else may read or replace.
 
     Args:
         quote: the bytes, without padding.
@@ -112,38 +160,112 @@ def verify_sgx_quote(quote: bytes, collateral: Collateral, *, root: TrustedRoot,
         UntrustedError: something does not verify under this root; ``code`` says what.
         StaleError: collateral or certificates are not valid at ``now_s``.
     """
-    parsed = sgx.parse_quote(quote)
-    tcb_chain = _chain(collateral.tcb_info_issuer_chain, what="TCB info")
-    qe_chain = _chain(collateral.qe_identity_issuer_chain, what="QE identity")
+    parsed = parse_quote(quote)
+    if isinstance(parsed, QuoteV3):
+        return _verify_sgx(quote, parsed, collateral, root=root, now_s=now_s)
+    return _verify_tdx(quote, parsed, collateral, root=root, now_s=now_s)
+
+
+def verify_sgx_quote(
+    quote: bytes, collateral: Collateral, *, root: TrustedRoot, now_s: int
+) -> VerifiedSgxQuote:
+    """Verify a quote that must be an SGX enclave's, as :func:`verify_quote` does.
+
+    Raises:
+        MalformedError: another TEE's (code ``unsupported``), or as above.
+        UntrustedError, StaleError: as above.
+    """
+    return _verify_sgx(quote, sgx.parse_quote(quote), collateral, root=root, now_s=now_s)
+
+
+def _verify_sgx(
+    quote: bytes, parsed: QuoteV3, collateral: Collateral, *, root: TrustedRoot, now_s: int
+) -> VerifiedSgxQuote:
+    common = _verify_platform(quote, parsed, collateral, root=root, now_s=now_s)
+    require_no_debug(parsed)
+    return VerifiedSgxQuote(**common, report=parsed.body)
+
+
+def _verify_tdx(
+    quote: bytes, parsed: TdQuote, collateral: Collateral, *, root: TrustedRoot, now_s: int
+) -> VerifiedTdxQuote:
+    common = _verify_platform(quote, parsed, collateral, root=root, now_s=now_s)
+    require_no_debug(parsed)
+    _require_td_alone(parsed.body)
+    return VerifiedTdxQuote(**common, body=parsed.body)
+
+
+def require_no_debug(quote: Quote) -> None:
+    """Refuse a quote of a debug enclave or TD, or by a debug quoting enclave.
+
+    Raises:
+        UntrustedError: code ``debug``.
+    """
+    quoted = quote.body if isinstance(quote, QuoteV3) else quote.body.report
+    if quoted.debug or quote.signature.qe_report.debug:
+        raise UntrustedError("a debug enclave protects nothing", code="debug")
+
+
+def _verify_platform(
+    quote: bytes, parsed: Quote, collateral: Collateral, *, root: TrustedRoot, now_s: int
+) -> dict[str, Any]:
+    """All that is the same for every TEE: the members of :class:`VerifiedQuote`."""
+    tcb_chain = _issuer_chain(collateral.tcb_info_issuer_chain, what="TCB info")
+    qe_chain = _issuer_chain(collateral.qe_identity_issuer_chain, what="QE identity")
     seen = replace(collateral, tcb_info_issuer_chain=_pem(tcb_chain), qe_identity_issuer_chain=_pem(qe_chain))
     claims = dcap.appraise(quote, seen, root=root, now_s=now_s)
     _require_tcb_signer(tcb_chain, root, what="TCB info")
     _require_tcb_signer(qe_chain, root, what="QE identity")
     _require_crls_issued(collateral, now_s=now_s)
     _require_platform(parsed, collateral, claims)
-    if parsed.body.debug or parsed.signature.qe_report.debug:
-        raise UntrustedError("a debug enclave protects nothing", code="debug")
-    return VerifiedQuote(
-        platform=root.platform,
-        root_name=root.name,
-        report=parsed.body,
-        tcb_status=_status(claims.tcb_status),
-        advisories=claims.advisories,
-        evaluation_number=claims.evaluation_number,
-        fmspc=claims.fmspc,
-        ppid_sha256=hashlib.sha256(claims.ppid).hexdigest(),
-        evidence_id=parsed.evidence_id,
-        collateral_id=collateral.collateral_id,
-        valid_from_s=claims.latest_issue_s,
-        valid_until_s=claims.earliest_expiration_s,
-    )
+    _require_pure_binding(parsed)
+    return {
+        "platform": root.platform,
+        "root_name": root.name,
+        "tcb_status": _status(claims.tcb_status),
+        "advisories": claims.advisories,
+        "evaluation_number": claims.evaluation_number,
+        "fmspc": claims.fmspc,
+        "ppid_sha256": hashlib.sha256(claims.ppid).hexdigest(),
+        "evidence_id": parsed.evidence_id,
+        "collateral_id": collateral.collateral_id,
+        "valid_from_s": claims.latest_issue_s,
+        "valid_until_s": claims.earliest_expiration_s,
+    }
 
 
-def _chain(pem: str, *, what: str) -> list[x509.Certificate]:
+def _require_pure_binding(quote: Quote) -> None:
+    """The quoting enclave's report_data holds the attestation key's hash, which the library compares, and zeros."""
+    if any(quote.signature.qe_report.report_data[32:]):
+        raise UntrustedError(
+            "the quoting enclave's report binds something beside the attestation key",
+            code="bad-attestation-key-binding",
+        )
+
+
+def _require_td_alone(body: TdBody) -> None:
+    """Nobody else may read, move or service the TD, and it sees no injected page faults.
+
+    The library refuses these too, but knows nothing of the service TDs that the extended report names.
+    """
+    attributes = body.report.attributes
+    hashes = [body.td15.mr_service_td] if body.td15 else []
+    if body.td15_ex:
+        hashes += [body.td15_ex.initial_service_td_hash, body.td15_ex.current_service_td_hash]
+    if (
+        not attributes & tdx.SEC_SEPT_VE_DISABLE
+        or attributes & (tdx.TUD_BITS | tdx.SEC_MIGRATABLE)
+        or any(each != _NO_SERVICE_TD for each in hashes)
+    ):
+        raise UntrustedError("the TD is profiled, migratable, serviced or sees #VE", code="td-attributes")
+
+
+def _issuer_chain(pem: str, *, what: str) -> list[x509.Certificate]:
     try:
-        return x509.load_pem_x509_certificates(pem.encode())
-    except (ValueError, x509.InvalidVersion) as error:  # UnicodeEncodeError is a ValueError, too
+        data = pem.encode()
+    except UnicodeEncodeError as error:
         raise MalformedError(f"{what}: no PEM issuer chain", code="malformed-collateral") from error
+    return parse_chain(data, what=what, code="malformed-collateral")
 
 
 def _pem(chain: list[x509.Certificate]) -> str:
@@ -181,11 +303,11 @@ def _require_crls_issued(collateral: Collateral, *, now_s: int) -> None:
 def _crl_issued_s(der: bytes) -> int:
     try:
         return int(x509.load_der_x509_crl(der).last_update_utc.timestamp())
-    except (ValueError, x509.InvalidVersion) as error:
+    except (ValueError, x509.InvalidVersion, CryptographyDeprecationWarning) as error:
         raise MalformedError("CRL: not X.509 DER", code="malformed-collateral") from error
 
 
-def _require_platform(quote: sgx.QuoteV3, collateral: Collateral, claims: dcap.Claims) -> None:
+def _require_platform(quote: Quote, collateral: Collateral, claims: dcap.Claims) -> None:
     """The PCK certificate says the same to both parsers, and the TCB info is of its PCEID."""
     extension = pck.unverified_pck(quote).extension
     ours = (extension.ppid, extension.cpu_svn, extension.pce_id, extension.fmspc)

@@ -24,6 +24,8 @@ class Platform(StrEnum):
     """Whose word evidence rests on; shown wherever the evidence is."""
 
     INTEL = "intel"
+    AMD = "amd"
+    NVIDIA = "nvidia"
     SIMULATED = "simulated"
     CUSTOM = "custom"
 

@@ -5,4 +5,6 @@ It proves nothing about hardware, and says so: every name in its certificates ca
 runs through the same verification as Intel's, under its own root, and is labelled ``simulated``.
 
 Everything is a function of a seed and of times passed in: the same arguments give the same bytes.
+
+``snp`` and ``gpu`` are the same for AMD's processors and NVIDIA's GPUs, with names of their own.
 """

@@ -114,15 +114,10 @@ class SimulatedPcs:
             known = number.isascii() and number.isdigit()
             return Answer(410 if known and int(number) < EVALUATION_NUMBER else 404)
         platforms = self._early if update == "early" else self._standard
-        return _issued(platforms[PckCa.PLATFORM], tee, issued_s=issued_s) or Answer(404)
+        return platforms[PckCa.PLATFORM].collateral(issued_s=issued_s, tee=tee)
 
     def _any(self, issued_s: int) -> Collateral:
         return self._standard[PckCa.PLATFORM].collateral(issued_s=issued_s)
-
-
-def _issued(platform: SimulatedPlatform, tee: Tee, *, issued_s: int) -> Collateral | None:
-    """A platform's collateral for a TEE; None for one that it has not."""
-    return platform.collateral(issued_s=issued_s) if tee is Tee.SGX else None
 
 
 def percent_encoded(text: str) -> str:

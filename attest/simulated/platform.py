@@ -13,7 +13,8 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from assay.attest import p256
-from assay.attest.quote import sgx
+from assay.attest.measurement import Tee
+from assay.attest.quote import sgx, tdx
 from assay.attest.quote.collateral import Collateral
 from assay.attest.quote.pck import PckCa, PckExtension, PlatformConfiguration
 from assay.attest.quote.tcb import TcbStatus
@@ -29,7 +30,7 @@ from assay.attest.simulated.certificates import (
     revocation_list,
 )
 from assay.attest.simulated.keys import derived, private_key, public_point
-from assay.attest.simulated.pcs import FMSPC, PCE_ID, Period, QeLevel, TcbLevel
+from assay.attest.simulated.pcs import FMSPC, PCE_ID, IsvLevel, Period, TcbLevel, TdxModule
 
 CPU_SVN = bytes.fromhex("07090303ffff01000000000000000000")
 HARDENING_CPU_SVN = bytes.fromhex("06080303ffff01000000000000000000")
@@ -37,7 +38,7 @@ PCE_SVN = 13
 
 QE_MR_SIGNER = bytes.fromhex("8c4f5775d796503e96137f77c68a829a0056ac8ded70140b081b094490c57bff")
 """MRSIGNER of Intel's quoting enclave, which verifiers expect in the identity and in the QE's report."""
-QE_ISV_PROD_ID = 1
+QE_ISV_PROD_ID, TD_QE_ISV_PROD_ID = 1, 2
 QE_ISV_SVN = 8
 QE_FLAGS = sgx.FLAG_INIT | sgx.FLAG_MODE64 | sgx.FLAG_PROVISION_KEY
 
@@ -45,10 +46,16 @@ ENCLAVE_FLAGS = sgx.FLAG_INIT | sgx.FLAG_MODE64
 XFRM = 0xE7
 """x87, SSE, AVX and AVX-512 state."""
 
+TEE_TCB_SVN = bytes.fromhex("05010200000000000000000000000000")
+"""TDX module SVN 5 of version 1."""
+TD_ATTRIBUTES = tdx.SEC_SEPT_VE_DISABLE
+XFAM = bytes.fromhex("e718060000000000")
+
 SEAL_KEY_SIZE = 16
 COLLATERAL_LIFETIME_S = 30 * DAY_S
 ROOT_CRL_LIFETIME_S = YEAR_S
 
+_QE_PROD_IDS = {Tee.SGX: QE_ISV_PROD_ID, Tee.TDX: TD_QE_ISV_PROD_ID}
 _SEAL_TAG = b"assay-simulated-seal-mrenclave-v1"
 
 
@@ -74,10 +81,13 @@ class Variant:
         tcb_info_signer: who signs TCB info.
         qe_identity_signer: who signs the QE identity.
         qe_mr_signer: of the quoting enclave; the identity names the same.
-        qe_isv_prod_id: of the quoting enclave; the identity keeps 1.
+        qe_isv_prod_id: of the quoting enclave, instead of 1 for SGX and 2 for TDX; the identity keeps these.
         qe_isv_svn: of the quoting enclave; the levels keep 8 and 6.
         qe_flags: of the quoting enclave.
         qe_auth_data: instead of 32 derived bytes.
+        tee_tcb_svn: of the TDX module and its loader.
+        mr_signer_seam: of the TDX module; the TCB info keeps zeros.
+        evaluation_number: of TCB info and QE identity.
     """
 
     ca: PckCa = PckCa.PLATFORM
@@ -89,10 +99,13 @@ class Variant:
     tcb_info_signer: Signer = Signer.TCB_SIGNING
     qe_identity_signer: Signer = Signer.TCB_SIGNING
     qe_mr_signer: bytes = QE_MR_SIGNER
-    qe_isv_prod_id: int = QE_ISV_PROD_ID
+    qe_isv_prod_id: int | None = None
     qe_isv_svn: int = QE_ISV_SVN
     qe_flags: int = QE_FLAGS
     qe_auth_data: bytes | None = None
+    tee_tcb_svn: bytes = TEE_TCB_SVN
+    mr_signer_seam: bytes = bytes(48)
+    evaluation_number: int = pcs.EVALUATION_NUMBER
 
 
 HEALTHY = Variant()
@@ -181,18 +194,59 @@ class SimulatedPlatform:
             user_data=derived(self._seed, "qe id", size=16) + bytes(4),
         )
         signed = sgx.format_header(header) + sgx.format_report(report)
-        signature = self._signature(p256.sign(self._attestation_key, signed))
-        return sgx.format_quote(sgx.QuoteV3(header, report, signature))
+        return sgx.format_quote(sgx.QuoteV3(header, report, self._signature(signed, Tee.SGX)))
 
-    def collateral(self, *, issued_s: int) -> Collateral:
-        """Collateral issued at that time: for 30 days, the root's CRL for a year."""
+    def td_report(
+        self,
+        *,
+        mr_td: bytes,
+        report_data: bytes,
+        rtmrs: tuple[bytes, bytes, bytes, bytes] = (bytes(48),) * 4,
+        attributes: int = TD_ATTRIBUTES,
+    ) -> tdx.TdReport:
+        """What this machine's TDX module would report of a trust domain.
+
+        Raises:
+            MalformedError: a field of another size.
+        """
+        return tdx.TdReport(
+            tee_tcb_svn=self._variant.tee_tcb_svn,
+            mr_seam=derived(self._seed, "tdx module") + bytes(16),
+            mr_signer_seam=self._variant.mr_signer_seam,
+            seam_attributes=bytes(8),
+            attributes=attributes,
+            xfam=XFAM,
+            mr_td=mr_td,
+            mr_config_id=bytes(48),
+            mr_owner=bytes(48),
+            mr_owner_config=bytes(48),
+            rtmr0=rtmrs[0],
+            rtmr1=rtmrs[1],
+            rtmr2=rtmrs[2],
+            rtmr3=rtmrs[3],
+            report_data=report_data,
+        )
+
+    def td_quote(self, body: tdx.TdBody) -> bytes:
+        """The TD quoting enclave's quote: version 4 of a plain report, version 5 of a newer one."""
+        header = sgx.QuoteHeader(
+            version=tdx.VERSION_4 if body.td15 is None else tdx.VERSION_5,
+            attestation_key_type=sgx.ECDSA_P256,
+            tee_type=tdx.TEE_TYPE_TDX,
+            qe_svn=0,
+            pce_svn=0,
+            qe_vendor_id=sgx.INTEL_QE_VENDOR_ID,
+            user_data=derived(self._seed, "qe id", size=16) + bytes(4),
+        )
+        signed = tdx.signed_bytes(header, body)
+        return tdx.format_quote(tdx.TdQuote(header, body, self._signature(signed, Tee.TDX)))
+
+    def collateral(self, *, issued_s: int, tee: Tee = Tee.SGX) -> Collateral:
+        """Collateral for one TEE, issued at that time: for 30 days, the root's CRL for a year."""
         variant = self._variant
         period = Period(issued_s, issued_s + COLLATERAL_LIFETIME_S)
-        levels = self.tcb_levels() if variant.tcb_levels is None else variant.tcb_levels
-        info = pcs.tcb_info(levels, period=period)
-        identity = pcs.qe_identity(
-            self.qe_levels(), period=period, mr_signer=variant.qe_mr_signer, isv_prod_id=QE_ISV_PROD_ID
-        )
+        info = self.tcb_info(period=period, tee=tee)
+        identity = self.qe_identity(period=period, tee=tee)
         return Collateral(
             pck_crl_issuer_chain=self.ca.pem + self.root.pem,
             root_ca_crl=revocation_list(
@@ -215,6 +269,27 @@ class SimulatedPlatform:
             qe_identity_signature=self.sign_text(identity, signer=variant.qe_identity_signer),
         )
 
+    def tcb_info(self, *, period: Period, tee: Tee) -> str:
+        """The TCB info of this machine's family, as the service would sign it."""
+        variant = self._variant
+        return pcs.tcb_info(
+            self.tcb_levels() if variant.tcb_levels is None else variant.tcb_levels,
+            period=period,
+            evaluation_number=variant.evaluation_number,
+            module=self.tdx_module() if tee is Tee.TDX else None,
+        )
+
+    def qe_identity(self, *, period: Period, tee: Tee) -> str:
+        """The identity of the TEE's quoting enclave, as the service would sign it."""
+        return pcs.qe_identity(
+            self.qe_levels(),
+            period=period,
+            mr_signer=self._variant.qe_mr_signer,
+            isv_prod_id=_QE_PROD_IDS[tee],
+            evaluation_number=self._variant.evaluation_number,
+            tee=tee,
+        )
+
     def seal_key(self, mr_enclave: bytes) -> bytes:
         """The 16-byte sealing key that this machine gives to one enclave (policy MRENCLAVE), and to no other."""
         kdf = HKDF(SHA256(), length=SEAL_KEY_SIZE, salt=None, info=_SEAL_TAG + mr_enclave)
@@ -225,18 +300,23 @@ class SimulatedPlatform:
         recent_s, older_s, old_s = (self._epoch_s - days * DAY_S for days in (60, 300, 900))
         hardening, older = ("INTEL-SA-00615",), ("INTEL-SA-00334", "INTEL-SA-00615")
         return (
-            TcbLevel(CPU_SVN, PCE_SVN, recent_s),
+            TcbLevel(CPU_SVN, PCE_SVN, recent_s, tdx_svn=TEE_TCB_SVN),
             TcbLevel(HARDENING_CPU_SVN, PCE_SVN, older_s, TcbStatus.SW_HARDENING_NEEDED, hardening),
             TcbLevel(bytes(16), 5, old_s, TcbStatus.OUT_OF_DATE, older),
         )
 
-    def qe_levels(self) -> Sequence[QeLevel]:
+    def qe_levels(self) -> Sequence[IsvLevel]:
         """The usual levels of the quoting enclave."""
         recent_s = self._epoch_s - 60 * DAY_S
         return (
-            QeLevel(QE_ISV_SVN, recent_s),
-            QeLevel(6, recent_s, TcbStatus.OUT_OF_DATE, ("INTEL-SA-00615",)),
+            IsvLevel(QE_ISV_SVN, recent_s),
+            IsvLevel(6, recent_s, TcbStatus.OUT_OF_DATE, ("INTEL-SA-00615",)),
         )
+
+    def tdx_module(self) -> TdxModule:
+        """The usual TDX module: SVN 5 is up to date, 1 to 4 are not."""
+        recent_s = self._epoch_s - 60 * DAY_S
+        return TdxModule(1, (IsvLevel(5, recent_s), IsvLevel(1, recent_s, TcbStatus.OUT_OF_DATE)))
 
     def sign_text(self, text: str, *, signer: Signer = Signer.TCB_SIGNING) -> bytes:
         """Sign a text of the provisioning service: r ‖ s, 64 bytes."""
@@ -252,14 +332,14 @@ class SimulatedPlatform:
             Signer.ROOT: (self.root,),
         }[signer]
 
-    def _signature(self, signature: bytes) -> sgx.QuoteSignature:
+    def _signature(self, signed: bytes, tee: Tee) -> sgx.QuoteSignature:
         auth_data = self._variant.qe_auth_data
         if auth_data is None:
             auth_data = derived(self._seed, "qe authentication data")
         attestation_key = public_point(self._attestation_key)
-        qe_report = self._qe_report(hashlib.sha256(attestation_key + auth_data).digest())
+        qe_report = self._qe_report(hashlib.sha256(attestation_key + auth_data).digest(), tee)
         return sgx.QuoteSignature(
-            signature=signature,
+            signature=p256.sign(self._attestation_key, signed),
             attestation_key=attestation_key,
             qe_report=qe_report,
             qe_signature=p256.sign(self.pck.key, sgx.format_report(qe_report)),
@@ -268,7 +348,8 @@ class SimulatedPlatform:
             certification_data=self.pck_chain_pem.encode() + b"\x00",
         )
 
-    def _qe_report(self, binding: bytes) -> sgx.ReportBody:
+    def _qe_report(self, binding: bytes, tee: Tee) -> sgx.ReportBody:
+        prod_id = self._variant.qe_isv_prod_id
         return sgx.ReportBody(
             cpu_svn=self._variant.cpu_svn,
             misc_select=0,
@@ -279,7 +360,7 @@ class SimulatedPlatform:
             reserved2=bytes(32),
             mr_signer=self._variant.qe_mr_signer,
             reserved3=bytes(96),
-            isv_prod_id=self._variant.qe_isv_prod_id,
+            isv_prod_id=_QE_PROD_IDS[tee] if prod_id is None else prod_id,
             isv_svn=self._variant.qe_isv_svn,
             reserved4=bytes(60),
             report_data=binding + bytes(32),

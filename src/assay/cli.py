@@ -33,6 +33,7 @@ _COMMANDS = {
     "publish": ("assay.builder.publish_cli", "publish", "Publish a build's statements to a log"),
     "rebuild": ("assay.builder.publish_cli", "rebuild", "Rebuild a release and publish the verdict"),
     "verify": ("assay.client.cli", "verify", "Verify a bundle or release offline"),
+    "verify-quote": ("assay.client.quote_cli", "verify_quote", "Verify SGX and TDX quotes with their collateral"),
     "witness": ("assay.witness.cli", "witness", "Run a witness that cosigns checkpoints"),
 }
 """Command -> module, attribute, and the line that ``assay --help`` shows without importing the module."""

@@ -1,6 +1,6 @@
 """The tamper matrix: one defect a row on an otherwise good quote, and the one code that refuses it.
 
-The rows of SGX, in the order of the fact sheet's matrix. Where the verification library alone would accept, the
+The rows are numbered: SGX first, then TDX. Where the verification library alone would accept, the
 row says so, and a test asserts it: if the library closes the gap one day, that test will tell.
 """
 
@@ -9,21 +9,24 @@ import hashlib
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 
 import dcap_qvl
 import pytest
 
 from assay.attest import p256
-from assay.attest.quote import sgx
+from assay.attest.measurement import Tee
+from assay.attest.quote import sgx, tdx
 from assay.attest.quote.collateral import Collateral, format_collateral, parse_collateral
+from assay.attest.quote.parse import parse_quote
 from assay.attest.quote.pck import PckExtension, unverified_pck
-from assay.attest.quote.verify import VerifiedQuote, verify_sgx_quote
+from assay.attest.quote.tdx import Td15, Td15Ex, TdBody
+from assay.attest.quote.verify import VerifiedQuote, VerifiedSgxQuote, verify_quote, verify_sgx_quote
 from assay.attest.roots import TrustedRoot
 from assay.attest.simulated import certificates, pcs
 from assay.attest.simulated.certificates import YEAR_S, Holder, revocation_list
 from assay.attest.simulated.keys import private_key
-from assay.attest.simulated.pcs import Period, QeLevel, TcbLevel
+from assay.attest.simulated.pcs import IsvLevel, Period, TcbLevel
 from assay.attest.simulated.platform import (
     CPU_SVN,
     HEALTHY,
@@ -32,6 +35,8 @@ from assay.attest.simulated.platform import (
     QE_FLAGS,
     QE_MR_SIGNER,
     SW_HARDENING_NEEDED,
+    TD_ATTRIBUTES,
+    TEE_TCB_SVN,
     Signer,
     SimulatedPlatform,
     Variant,
@@ -75,7 +80,7 @@ def of(variant: Variant) -> Case:
 
 
 def verify(given: Case) -> VerifiedQuote:
-    return verify_sgx_quote(given.quote, given.collateral, root=given.root, now_s=given.now_s)
+    return verify_quote(given.quote, given.collateral, root=given.root, now_s=given.now_s)
 
 
 def library_accepts(given: Case) -> str:
@@ -324,6 +329,74 @@ REFUSED: list[tuple[str, Callable[[], Case], type[LogError], str]] = [
     ("65 at 2^64", lambda: replace(case(), now_s=2**64), StaleError, "collateral-expired"),
 ]
 
+TD_FIELDS = {"mr_td": b"\x33" * 48, "report_data": hashlib.sha256(b"pk").digest() + bytes(32)}
+
+
+@cache
+def td_case(
+    *, version: int = 4, attributes: int = TD_ATTRIBUTES, service_td: bytes = bytes(48), **variant
+) -> Case:
+    platform = machine(SEED, Variant(**variant))
+    report = platform.td_report(**TD_FIELDS, attributes=attributes)
+    quote = platform.td_quote(TdBody(report, None if version == 4 else Td15(TEE_TCB_SVN, service_td)))
+    collateral = platform.collateral(issued_s=T - DAY, tee=Tee.TDX)
+    return Case(quote, collateral, TrustedRoot("sim", platform.root_der))
+
+
+def extended_case(**fields) -> Case:
+    plain = {
+        "vm_id": 1,
+        "td_id": b"\x44" * 32,
+        "device_info": bytes(48),
+        "initial_service_td_hash": bytes(48),
+        "initial_service_td_attributes": bytes(8),
+        "initial_cpu_svn": bytes(16),
+        "initial_tee_tcb_svn": bytes(16),
+        "initial_tee_fmspc": bytes(12),
+        "current_service_td_hash": bytes(48),
+        "current_service_td_attributes": bytes(8),
+    }
+    body = TdBody(machine().td_report(**TD_FIELDS), Td15(TEE_TCB_SVN, bytes(48)), Td15Ex(**plain | fields))
+    return replace(td_case(), quote=machine().td_quote(body))
+
+
+def td_flipped(position: int) -> Case:
+    data = bytearray(td_case().quote)
+    data[position] ^= 1
+    return replace(td_case(), quote=bytes(data))
+
+
+def td_rows() -> list[tuple[str, Callable[[], Case], type[LogError], str]]:
+    flips = {67: 48, 68: 64, 69: 112, 70: 168, 71: 176, 72: 184, 73: 232, 74: 376, 75: 520, 76: 568}
+    return [
+        (f"{row} TDX bit at {at}", partial(td_flipped, at), UntrustedError, "bad-quote-signature")
+        for row, at in flips.items()
+    ]
+
+
+REFUSED += td_rows()
+REFUSED += [
+    ("77 debug TD", lambda: td_case(attributes=TD_ATTRIBUTES | tdx.TUD_DEBUG), UntrustedError, "debug"),
+    (
+        "78 TDX module of another signer",
+        lambda: td_case(mr_signer_seam=b"\x07" * 48),
+        UntrustedError,
+        "wrong-tdx-module",
+    ),
+    (
+        "80 TDX with collateral of SGX",
+        lambda: replace(td_case(), collateral=case().collateral),
+        UntrustedError,
+        "wrong-collateral",
+    ),
+    (
+        "82 TDX v5 with a service TD",
+        lambda: td_case(version=5, service_td=b"\x01" * 48),
+        UntrustedError,
+        "td-attributes",
+    ),
+]
+
 ACCEPTED: list[tuple[str, Callable[[], Case], str, tuple[str, ...]]] = [
     ("1 untouched", case, "UpToDate", ()),
     ("23 twin of the signature", twin_signature, "UpToDate", ()),
@@ -338,6 +411,17 @@ ACCEPTED: list[tuple[str, Callable[[], Case], str, tuple[str, ...]]] = [
         (),
     ),
     ("61 PCK chain of another machine", foreign_pck_chain, "UpToDate", ()),
+]
+
+ACCEPTED += [
+    ("66 TDX v4 untouched", td_case, "UpToDate", ()),
+    (
+        "79 TDX module of SVN 1",
+        lambda: td_case(tee_tcb_svn=bytes.fromhex("0101020000000000") + bytes(8)),
+        "OutOfDate",
+        (),
+    ),
+    ("81 TDX v5 untouched", lambda: td_case(version=5), "UpToDate", ()),
 ]
 
 SAME_EVIDENCE = ("1 ", "23 ", "24 ", "60 ", "61 ")
@@ -360,7 +444,8 @@ def test_a_tampered_quote_is_refused_with_its_code(make, error, code):
 def test_a_harmless_change_is_accepted_with_its_status(make, status, advisories):
     verified = verify(make())
     assert (verified.tcb_status, verified.advisories) == (status, advisories)
-    assert verified.mr_enclave == FIELDS["mr_enclave"]
+    loaded = FIELDS["mr_enclave"] if isinstance(verified, VerifiedSgxQuote) else TD_FIELDS["mr_td"]
+    assert verified.measurement.value == loaded
 
 
 @pytest.mark.parametrize("make", [row[1] for row in ACCEPTED if row[0].startswith(SAME_EVIDENCE)])
@@ -379,11 +464,72 @@ def test_the_library_alone_would_accept(make):
 
 def test_the_table_covers_every_row_of_the_matrix():
     numbers = {int(row[0].split()[0]) for row in [*REFUSED, *ACCEPTED]}
-    # 62 and 63 are cases of the library's policy, which is not used: policy is the caller's.
-    assert numbers == set(range(1, 66)) - {62, 63}
+    # 62 and 63 are cases of a policy: tests/attest/test_quote_policy.py.
+    assert numbers == set(range(1, 83)) - {62, 63}
 
 
 # Beyond the matrix: other ways to the same gaps.
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        0,  # SEPT_VE_DISABLE is off
+        *(TD_ATTRIBUTES | 1 << bit for bit in range(1, 8)),
+        TD_ATTRIBUTES | tdx.SEC_MIGRATABLE,
+    ],
+)
+def test_a_td_that_somebody_may_look_into_or_move_is_refused(attributes):
+    with pytest.raises(UntrustedError) as caught:
+        verify(td_case(attributes=attributes))
+    assert caught.value.code in {"td-attributes", "debug"}
+
+
+def test_the_extended_td_report_is_accepted_and_its_service_td_is_not():
+    assert verify(extended_case(vm_id=255)).tcb_status == "UpToDate"
+    for name in ("initial_service_td_hash", "current_service_td_hash"):
+        with pytest.raises(UntrustedError) as caught:
+            verify(extended_case(**{name: bytes(47) + b"\x01"}))
+        assert caught.value.code == "td-attributes"
+
+
+@pytest.mark.parametrize("given", [td_case(), td_case(version=5)], ids=["v4", "v5"])
+def test_a_tdx_quotes_every_length_must_be_filled(given):
+    end = len(given.quote)
+    for data in (given.quote[:-1], given.quote + b"\0", given.quote[: end // 2], given.quote[:1230]):
+        with pytest.raises(MalformedError) as caught:
+            verify(replace(given, quote=data))
+        assert caught.value.code in {"length-mismatch", "unsupported-cert-data"}
+    with pytest.raises(MalformedError) as caught:
+        verify(replace(given, quote=given.quote + bytes(2**20)))
+    assert caught.value.code == "bad-length"
+
+
+@pytest.mark.parametrize("make", [case, td_case], ids=["sgx", "tdx"])
+def test_a_quoting_enclave_that_binds_something_beside_the_key_is_refused(make):
+    given = make()
+    parsed = parse_quote(given.quote)
+    qe_report = dataclasses.replace(
+        parsed.signature.qe_report, report_data=parsed.signature.qe_report.report_data[:32] + b"\x01" * 32
+    )
+    signature = dataclasses.replace(
+        parsed.signature,
+        qe_report=qe_report,
+        qe_signature=p256.sign(machine().pck.key, sgx.format_report(qe_report)),
+    )
+    changed = dataclasses.replace(parsed, signature=signature)
+    data = sgx.format_quote(changed) if make is case else tdx.format_quote(changed)
+    assert library_accepts(replace(given, quote=data))
+    with pytest.raises(UntrustedError) as caught:
+        verify(replace(given, quote=data))
+    assert caught.value.code == "bad-attestation-key-binding"
+
+
+def test_a_verifier_of_sgx_takes_no_td():
+    given = td_case()
+    with pytest.raises(MalformedError) as caught:
+        verify_sgx_quote(given.quote, given.collateral, root=given.root, now_s=T)
+    assert caught.value.code == "unsupported"
 
 
 @pytest.mark.parametrize("part", ["tcb_info_issuer_chain", "qe_identity_issuer_chain"])
@@ -451,7 +597,7 @@ def test_a_level_for_better_hardware_does_not_apply():
 
 def test_a_qe_level_may_be_revoked():
     identity = pcs.qe_identity(
-        [QeLevel(8, T - DAY, "Revoked")],
+        [IsvLevel(8, T - DAY, "Revoked")],
         period=Period(T - DAY, T + DAY),
         mr_signer=QE_MR_SIGNER,
         isv_prod_id=1,

@@ -265,7 +265,7 @@ def test_a_reason_that_is_not_in_the_table_is_still_a_refusal(monkeypatch, messa
 
 
 def test_codes_are_kebab_case():
-    codes = {code for _, code, _ in dcap._REFUSALS}
+    codes = {known.code for known in dcap._REFUSALS}
     assert all(code == code.lower() and "_" not in code and " " not in code for code in codes)
 
 

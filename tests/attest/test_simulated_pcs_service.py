@@ -5,6 +5,7 @@ from urllib.parse import unquote
 
 import pytest
 
+from assay.attest.measurement import Tee
 from assay.attest.quote.pck import PckCa
 from assay.attest.simulated.pcs import FMSPC, TcbLevel
 from assay.attest.simulated.pcs_service import ROOT_CRL_PATH, SimulatedPcs, percent_encoded
@@ -35,6 +36,14 @@ def test_qe_identity_is_the_signed_text_with_its_chain_in_the_header():
     answer = ask(f"{BASE}/qe/identity")
     assert unquote(answer.headers["SGX-Enclave-Identity-Issuer-Chain"]) == COLLATERAL.qe_identity_issuer_chain
     assert json.loads(answer.body)["enclaveIdentity"] == json.loads(COLLATERAL.qe_identity)
+
+
+def test_tdx_has_tcb_info_and_identity_of_its_own():
+    of_tdx = SimulatedPlatform(SEED, epoch_s=T).collateral(issued_s=T, tee=Tee.TDX)
+    info = ask(f"/tdx/certification/v4/tcb?fmspc={FMSPC.hex()}")
+    identity = ask("/tdx/certification/v4/qe/identity")
+    assert json.loads(info.body)["tcbInfo"] == json.loads(of_tdx.tcb_info)
+    assert json.loads(identity.body)["enclaveIdentity"] == json.loads(of_tdx.qe_identity)
 
 
 @pytest.mark.parametrize("ca", PckCa)

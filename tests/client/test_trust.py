@@ -28,7 +28,7 @@ def test_policy_holds_what_the_file_says(world, text):
     }
     assert policy.revokers == frozenset()
     assert policy.quotes.root.platform is Platform.SIMULATED
-    assert policy.quotes.tcb_status == {"UpToDate"}
+    assert policy.quotes.tcb.statuses == {"UpToDate"}
     assert policy.freshness.nonce_required is True
 
 

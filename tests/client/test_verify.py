@@ -219,6 +219,7 @@ def test_what_rests_on_a_failed_check_is_not_checked_and_the_rest_still_runs(wor
         "appraisal",
         "claims-binding",
         "collateral-age",
+        "identity",
         "measurement",
         "output-signature",
         "revocation",

@@ -10,7 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 from assay.attest.quote.collateral import parse_collateral
-from assay.attest.quote.verify import verify_sgx_quote
+from assay.attest.quote.tdx import TdBody
+from assay.attest.quote.verify import verify_quote, verify_sgx_quote
 from assay.attest.roots import TrustedRoot
 from assay.enclave import simulated_device
 from assay.enclave.cli import enclave
@@ -59,6 +60,20 @@ def test_another_implementation_fetches_from_it_and_the_result_verifies(device, 
     answer = http.request("GET", f"{url}/sgx/certification/v4/qe/identity", timeout_s=5, max_bytes=100_000)
     assert json.loads(answer.body)["enclaveIdentity"] == json.loads(collateral.qe_identity)
     assert collateral.qe_identity.encode() in answer.body
+
+
+def test_another_implementation_fetches_tdx_collateral_too(device, url):
+    platform = open_platform(device)
+    quote = platform.td_quote(TdBody(platform.td_report(mr_td=bytes(48), report_data=bytes(64))))
+
+    async def fetch():
+        return await dcap_qvl.get_collateral(url, quote)
+
+    fetched = asyncio.run(fetch())
+    assert dcap_qvl.verify_with_root_ca(quote, fetched, platform.root_der, NOW_S).status == "UpToDate"
+    collateral = parse_collateral(fetched.to_json().encode())
+    root = TrustedRoot("device", platform.root_der)
+    assert verify_quote(quote, collateral, root=root, now_s=NOW_S).tcb_status == "UpToDate"
 
 
 def test_the_answers_of_one_day_are_the_same(url):

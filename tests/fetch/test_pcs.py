@@ -20,6 +20,7 @@ T = 1_760_000_000
 SEED = bytes(range(32))
 PLATFORM = SimulatedPlatform(SEED, epoch_s=T)
 FAMILY = PlatformFamily(Tee.SGX, PLATFORM.fmspc, PckCa.PLATFORM)
+TDX = replace(FAMILY, tee=Tee.TDX)
 COLLATERAL = PLATFORM.collateral(issued_s=T)
 
 
@@ -46,6 +47,13 @@ def test_what_comes_is_what_the_platform_has_and_verifies(pcs, fake_time):
         quote, provided.collateral, root=TrustedRoot("r", PLATFORM.root_der), now_s=T + 5
     )
     assert verified.tcb_status == "UpToDate"
+
+
+def test_tdx_has_texts_of_its_own_and_the_same_crls(pcs, fake_time):
+    provided = provider(pcs, fake_time).collateral(TDX, now_s=T)
+    assert provided.collateral == PLATFORM.collateral(issued_s=T, tee=Tee.TDX)
+    assert provided.responses.tcb_info.url == f"{pcs.url}/tdx/certification/v4/tcb?fmspc=51D000000001"
+    assert [target.partition("/")[2][:3] for target in pcs.asked] == ["tdx", "tdx", "sgx", "sgx"]
 
 
 def test_the_answers_come_along_as_they_were(pcs, fake_time):
@@ -154,9 +162,7 @@ def test_an_answer_of_another_status_ends_it_at_once(pcs, fake_time, kind, statu
     assert fake_time.pauses == []
 
 
-@pytest.mark.parametrize(
-    "family", [replace(FAMILY, fmspc=bytes(6)), replace(FAMILY, tee=Tee.TDX)], ids=["FMSPC", "TEE"]
-)
+@pytest.mark.parametrize("family", [replace(FAMILY, fmspc=bytes(6)), replace(TDX, fmspc=bytes(6))])
 def test_a_family_that_the_service_does_not_know_has_no_collateral(pcs, fake_time, family):
     refused(pcs, fake_time, "no-collateral", family=family)
     assert list(pcs.counts()) == ["tcb"]
