@@ -4,6 +4,7 @@ Pure functions, so that the log that admits and the auditor that re-checks share
 are passed in; nothing is looked up here. Every rule returns :class:`Admitted` or raises; none returns "no".
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from assay.attest.hashedrekord import HashedRekord
 from assay.attest.index import Indexed, Term
 from assay.attest.quote import sgx
 from assay.attest.quote.collateral import Collateral, format_collateral
+from assay.attest.quote.pcs_response import PcsResponses
 from assay.attest.quote.verify import VerifiedSgxQuote, verify_sgx_quote
 from assay.attest.roots import TrustedRoot
 from assay.attest.statement import Release, Statement
@@ -122,7 +124,13 @@ def verify_evidence(
 
 
 def admit_enclave(
-    submission: EnclaveSubmission, *, origin: str, collateral: Collateral, root: TrustedRoot, now_ms: int
+    submission: EnclaveSubmission,
+    *,
+    origin: str,
+    collateral: Collateral,
+    responses: PcsResponses | None = None,
+    root: TrustedRoot,
+    now_ms: int,
 ) -> Admitted:
     """Judge an enclave's evidence and admit it with the appraisal attached.
 
@@ -132,6 +140,7 @@ def admit_enclave(
         submission: evidence without appraisal.
         origin: of this log; evidence that names another log is not for us.
         collateral: fetched by the log itself, never taken from the submitter.
+        responses: the answers that it was put together from, to be kept with it; None if there are none.
         root: an admitted root.
         now_ms: the log's clock, Unix ms.
 
@@ -143,8 +152,9 @@ def admit_enclave(
     if evidence.claims.log_origin != origin:
         raise UntrustedError("the enclave's claims name another log", code="other-log")
     quote = verify_evidence(evidence, collateral=collateral, root=root, now_s=now_ms // 1000)
+    blobs = {"dcap": format_collateral(collateral), **(responses.archived() if responses else {})}
     appraisal = Appraisal(
-        collateral={"dcap": bytes.fromhex(collateral.collateral_id)},
+        collateral={name: hashlib.sha256(blob).digest() for name, blob in blobs.items()},
         root=root.name,
         platform=quote.platform,
         tcb_status=quote.tcb_status,
@@ -155,7 +165,7 @@ def admit_enclave(
     leaf = entry.format_entry(logged)
     entry.parse_entry(leaf)  # what we log must parse, whatever the root is called and Intel names
     indexed = index.index_registration(logged, sgx.parse_quote(evidence.quote))
-    return _admitted(leaf, indexed, blobs=(format_collateral(collateral),))
+    return _admitted(leaf, indexed, blobs=tuple(blobs.values()))
 
 
 def admit_receipt(

@@ -29,6 +29,8 @@ API_VERSIONS = {
 }
 KINDS = tuple(API_VERSIONS)
 MAX_VERIFIER_SIZE = 4096
+COLLATERAL_RESPONSES = ("pck_crl", "qe_identity", "root_ca_crl", "tcb_info")
+"""Names in an appraisal's collateral beside ``dcap``: the service's answers, as they came; all of them or none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,8 @@ class Appraisal:
     """What the log found when it judged an enclave's quote; added by the log, never by the submitter.
 
     Attributes:
-        collateral: name -> SHA-256 of the evidence the quote was judged with, kept beside the log.
+        collateral: name -> SHA-256 of the evidence the quote was judged with, kept beside the log: ``dcap``, and
+            the answers that it was put together from (:data:`COLLATERAL_RESPONSES`) where the log has them.
         root: the admitted root's name; ``platform`` (intel, simulated, custom) derives from the root itself.
         tcb_status: as Intel names it; ``advisories`` apply to it, sorted.
         appraised_at_ms: the log's clock.
@@ -208,15 +211,22 @@ def _parse_appraisal(enclave: jcs.Fields) -> Appraisal:
         "appraisal",
         required=("advisories", "appraised_at", "collateral", "platform", "root", "tcb_status"),
     )
-    collateral = fields.fields("collateral", required=("dcap",))
     return Appraisal(
-        collateral={"dcap": collateral.hex("dcap", length=32)},
+        collateral=_parse_collateral(fields),
         root=fields.text("root", max_length=64),
         platform=fields.text("platform", max_length=16),
         tcb_status=fields.text("tcb_status", max_length=64),
         advisories=fields.sorted_names("advisories", max_items=64, max_length=64),
         appraised_at_ms=fields.integer("appraised_at"),
     )
+
+
+def _parse_collateral(appraisal: jcs.Fields) -> dict[str, bytes]:
+    fields = appraisal.fields("collateral", required=("dcap",), optional=COLLATERAL_RESPONSES)
+    responses = [name for name in COLLATERAL_RESPONSES if fields.has(name)]
+    if responses and len(responses) != len(COLLATERAL_RESPONSES):
+        raise MalformedError(f"{appraisal.name('collateral')}: only some of the service's answers")
+    return {name: fields.hex(name, length=32) for name in ("dcap", *responses)}
 
 
 def _parse_receipt(spec: jcs.Json) -> ReceiptEntry:

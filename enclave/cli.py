@@ -15,6 +15,7 @@ from assay.enclave import run as running
 from assay.enclave import simulated_device
 from assay.enclave.config import HostInputs
 from assay.enclave.run import Runtime
+from assay.enclave.simulated_pcs import PcsServer
 from assay.enclave.standin_llm import HOST, StandinServer
 from assay.tlog.errors import MalformedError
 
@@ -111,13 +112,29 @@ def simulate_device(directory: Path, renew: bool) -> None:
     click.secho("A policy must name that root before anyone accepts its quotes.", err=True)
 
 
+@enclave.command("simulated-pcs")
+@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("--listen", default="127.0.0.1:8091", show_default=True, help="HOST:PORT to serve on.")
+def simulated_pcs(directory: Path, listen: str) -> None:
+    """Serve the collateral of the simulated device in DIR as Intel's service and its caches do (PCS v4)."""
+    host, port = _address(listen)
+    with PcsServer((host, port), simulated_device.open_pcs(directory)) as server:
+        click.echo(f"simulated provisioning service on http://{host}:{server.server_port}", err=True)
+        server.serve_forever()
+
+
 @enclave.command("standin-llm")
 @click.option("--listen", default="127.0.0.1:7443", show_default=True, help="HOST:PORT to serve on.")
 def standin_llm(listen: str) -> None:
     """Run the stand-in model: the Messages API over HTTPS, and no model behind it."""
+    host, port = _address(listen)
+    with StandinServer((host, port)) as server:
+        click.echo(f"stand-in LLM {HOST} on {host}:{server.server_port}: no model runs here", err=True)
+        server.serve_forever()
+
+
+def _address(listen: str) -> tuple[str, int]:
     host, _, port = listen.rpartition(":")
     if not host or not port.isascii() or not port.isdigit() or int(port) > 65_535:
         raise click.UsageError(f"{listen!r} is not HOST:PORT")
-    with StandinServer((host, int(port))) as server:
-        click.echo(f"stand-in LLM {HOST} on {host}:{server.server_port}: no model runs here", err=True)
-        server.serve_forever()
+    return host, int(port)

@@ -18,6 +18,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from assay.attest.quote.collateral import format_collateral
+from assay.attest.simulated.pcs_service import SimulatedPcs
 from assay.attest.simulated.platform import SimulatedPlatform
 from assay.enclave import platforms
 from assay.tlog import strict
@@ -52,12 +53,27 @@ def open_platform(folder: Path) -> SimulatedPlatform:
         MalformedError: a seed of another size, or an unreadable epoch.
         OSError: no device there.
     """
+    seed, epoch_s = _read_identity(folder)
+    return SimulatedPlatform(seed, epoch_s=epoch_s)
+
+
+def open_pcs(folder: Path) -> SimulatedPcs:
+    """The provisioning service of a device's folder.
+
+    Raises:
+        MalformedError: a seed of another size, or an unreadable epoch.
+        OSError: no device there.
+    """
+    seed, epoch_s = _read_identity(folder)
+    return SimulatedPcs(seed, epoch_s=epoch_s)
+
+
+def _read_identity(folder: Path) -> tuple[bytes, int]:
     seed = (folder / "seed").read_bytes()
     if len(seed) != SEED_SIZE:
         raise MalformedError(f"{folder / 'seed'}: not {SEED_SIZE} bytes", code="no-device")
     epoch = strict.utf8_text((folder / "epoch").read_bytes(), what="epoch")
-    epoch_s = strict.decimal(epoch.removesuffix("\n"), what="epoch")
-    return SimulatedPlatform(seed, epoch_s=epoch_s)
+    return seed, strict.decimal(epoch.removesuffix("\n"), what="epoch")
 
 
 def renew_collateral(folder: Path, *, now_s: int) -> Path:

@@ -8,9 +8,10 @@ from assay.attest import admission, entry
 from assay.attest.admission import Admitted, Publishers
 from assay.attest.entry import Attestation, EnclaveSubmission, ReceiptEntry, Registration
 from assay.attest.hashedrekord import HashedRekord
-from assay.attest.quote import pck, sgx
+from assay.attest.measurement import Tee
+from assay.attest.quote import issuance, pck, sgx
 from assay.attest.roots import TrustedRoot
-from assay.fetch.collateral import CollateralProvider
+from assay.fetch.collateral import CollateralProvider, PlatformFamily
 from assay.tlog import merkle
 from assay.tlog.errors import MalformedError, UnavailableError, UntrustedError
 
@@ -128,16 +129,21 @@ class Admission:
 
     def _admit_enclave(self, submission: EnclaveSubmission, *, now_ms: int) -> Admitted:
         quote = sgx.parse_quote(submission.evidence.quote)
-        fmspc = pck.unverified_pck(quote).extension.fmspc
+        certificate = pck.unverified_pck(quote)
+        family = PlatformFamily(Tee.SGX, certificate.extension.fmspc, certificate.ca)
         refusal: UntrustedError | UnavailableError = UntrustedError(
             "this log admits quotes of no root", code="wrong-root"
         )
         for admitted in self._roots:
             try:
+                # Nobody's self-made certificate makes us ask for collateral, or fills a cache.
+                issuance.verify_pck_issued(quote.signature.certification_data, root=admitted.root)
+                provided = admitted.provider.collateral(family, now_s=now_ms // 1000)
                 return admission.admit_enclave(
                     submission,
                     origin=self._origin,
-                    collateral=admitted.provider.collateral(fmspc),
+                    collateral=provided.collateral,
+                    responses=provided.responses,
                     root=admitted.root,
                     now_ms=now_ms,
                 )

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from assay.fetch import serving
+from assay.fetch.pcs import INTEL_PCS_URL, INTEL_ROOT_CRL_URL
 from assay.log_server import config as configuration
 from assay.log_server import maintain_cli, migrations, operate_cli, run, worker
 from assay.log_server.anchor import open_anchor
@@ -140,7 +141,12 @@ def _configuration(origin: str, listen: str, *, database: str, anchor: str) -> s
         "# [[admission.roots]]\n"
         '# name = "..."\n'
         '# certificate = "root.pem"\n'
-        '# collateral = "collateral"\n'
+        '# collateral = "collateral"   # a folder with <fmspc>.json\n'
+        "# # or, instead of the folder, a provisioning service such as Intel's:\n"
+        "# [admission.roots.pcs]\n"
+        f"# url = {json.dumps(INTEL_PCS_URL)}\n"
+        f"# root_crl = {json.dumps(INTEL_ROOT_CRL_URL)}\n"
+        '# update = "standard"\n'
     )
 
 

@@ -6,9 +6,9 @@ be the default.
 
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from assay.tlog.errors import MalformedError
@@ -18,12 +18,45 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
+class PcsSection(_Section):
+    """A provisioning service to fetch collateral from, Intel's or a cache's; nothing is asked that is not named here.
+
+    ``update`` and ``tcb_evaluation_number`` exclude each other; with neither the service chooses, as a rule
+    ``standard``. ``watch_early`` also asks for the early TCB data, only to warn.
+    """
+
+    url: str
+    root_crl: str | None = None
+    thim: str | None = None
+    update: Literal["early", "standard"] | None = None
+    tcb_evaluation_number: int | None = Field(default=None, ge=1)
+    watch_early: bool = False
+    max_age_s: int = Field(default=86_400, ge=60, le=7 * 86_400)
+    warn_before_s: int = Field(default=7 * 86_400, ge=0, le=29 * 86_400)
+    timeout_s: float = Field(default=20.0, ge=1, le=60)
+
+    @model_validator(mode="after")
+    def _one_choice_of_tcb_data(self) -> Self:
+        if self.update is not None and self.tcb_evaluation_number is not None:
+            raise ValueError("update and tcb_evaluation_number exclude each other")
+        if self.watch_early and self.update == "early":
+            raise ValueError("watch_early compares with early TCB data, which update takes already")
+        return self
+
+
 class RootSection(_Section):
-    """A root under which quotes are admitted, and the folder with collateral for them."""
+    """A root under which quotes are admitted, and where collateral for them is: in a folder, or at a service."""
 
     name: str = Field(min_length=1, max_length=64)
     certificate: str
-    collateral: str
+    collateral: str | None = None
+    pcs: PcsSection | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.collateral is None) == (self.pcs is None):
+            raise ValueError("needs either collateral (a folder) or pcs (a service)")
+        return self
 
 
 class PublisherSection(_Section):

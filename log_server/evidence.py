@@ -17,8 +17,3 @@ def referred_blobs(leaf: bytes) -> tuple[bytes, ...]:
     except MalformedError:
         return ()
     return tuple(parsed.appraisal.collateral.values()) if isinstance(parsed, Registration) else ()
-
-
-def blob_path(sha256: bytes) -> str:
-    """Where a blob is, below the log's prefix."""
-    return f"api/v1/blobs/sha256/{sha256.hex()}"

@@ -20,9 +20,10 @@ from dataclasses import dataclass
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
+from assay.fetch.blobs import blob_path
 from assay.log_server.ahead import map_ahead
 from assay.log_server.copies import CopySource
-from assay.log_server.evidence import blob_path, referred_blobs
+from assay.log_server.evidence import referred_blobs
 from assay.log_server.store import Store, root_at
 from assay.log_server.targets import Target, differs, is_bundle
 from assay.log_server.witnessing import cosigned_note

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from assay.attest.index import Indexed, index_leaf
+from assay.fetch.blobs import ReadBlob, blob_path
 from assay.log_server.ahead import map_ahead
-from assay.log_server.evidence import blob_path, referred_blobs
+from assay.log_server.evidence import referred_blobs
 from assay.log_server.regrown import Regrown, attempt, read_tile
 from assay.tlog import merkle, tiles
 from assay.tlog.checkpoint import Checkpoint, verify_checkpoint
@@ -75,9 +76,6 @@ class Findings:
 CheckEntries = Callable[[int, Sequence[tuple[bytes, Indexed | None]]], Iterator[tuple[int, str]]]
 """Looks at entries beyond their hashes: the first one's index, and each one's bytes and index terms (None if this
 version does not know its kind); gives the indices of those that are wrong, and what is wrong with them."""
-
-ReadBlob = Callable[[bytes], bytes | None]
-"""Gives a blob by its SHA-256; None if there is none."""
 
 
 def check_log(

@@ -9,13 +9,12 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from assay.fetch import http
+from assay.fetch.blobs import HttpBlobs, ReadBlob, blob_path
 from assay.fetch.tiles import HttpTileSource
 from assay.log_server import config as configuration
 from assay.log_server import fsck as checking
 from assay.log_server import recover as recovering
 from assay.log_server.copies import CopySource, open_target
-from assay.log_server.evidence import blob_path
 from assay.log_server.export import Exporter
 from assay.log_server.fsck import Fault, Findings, Source
 from assay.log_server.operate_cli import FILE
@@ -27,7 +26,6 @@ from assay.tlog.errors import UnavailableError
 from assay.tlog.keys import VerifierKey, parse_vkey
 from assay.tlog.policy import Policy, parse_policy
 
-_MAX_BLOB_SIZE = 1 << 20
 _TIMEOUT_S = 30.0
 
 _DIR = click.option(
@@ -146,20 +144,12 @@ def _open_store(directory: Path) -> Iterator[Store]:
         store.close()
 
 
-def _copy(place: str) -> tuple[Source, Callable[[bytes], bytes | None]]:
+def _copy(place: str) -> tuple[Source, ReadBlob]:
     """A copy's tiles, and its blobs."""
     if place.startswith(("http://", "https://")):
-        return HttpTileSource(place, timeout_s=_TIMEOUT_S), lambda sha256: _fetch_blob(place, sha256)
+        return HttpTileSource(place, timeout_s=_TIMEOUT_S), HttpBlobs(place, timeout_s=_TIMEOUT_S)
     target = open_target(place, folder=Path.cwd())
     return CopySource(target), lambda sha256: target.read(blob_path(sha256))
-
-
-def _fetch_blob(url: str, sha256: bytes) -> bytes | None:
-    address = f"{url.rstrip('/')}/{blob_path(sha256)}"
-    response = http.request("GET", address, timeout_s=_TIMEOUT_S, max_bytes=_MAX_BLOB_SIZE)
-    if response.status not in (200, 404):
-        raise UnavailableError(f"{address}: HTTP {response.status}")
-    return response.body if response.status == 200 else None
 
 
 @contextmanager

@@ -202,7 +202,10 @@ def _registration(registration: Registration) -> _Decoded:
         Row("advisories", ", ".join(appraisal.advisories) or "none"),
         Row("root", appraisal.root),
         Row("appraised", moment(appraisal.appraised_at_ms)),
-        Row("collateral SHA-256", appraisal.collateral["dcap"].hex()),
+        *(
+            Row(f"collateral SHA-256, {name}", sha256.hex())
+            for name, sha256 in sorted(appraisal.collateral.items())
+        ),
         Row("log policy SHA-256", evidence.claims.log_policy_sha256.hex()),
         Row("configuration SHA-256", evidence.claims.config_sha256.hex()),
     )

@@ -8,9 +8,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from assay.attest import p256
 from assay.attest.admission import Publishers
 from assay.attest.roots import TrustedRoot
-from assay.fetch.collateral import CollateralFolder
 from assay.log_server.admission import Admission, AdmittedRoot
-from assay.log_server.config import Config, PublisherSection
+from assay.log_server.collateral import open_provider
+from assay.log_server.config import Config, PublisherSection, RootSection
 from assay.log_server.store import Store
 from assay.tlog import policy as tlog_policy
 from assay.tlog.errors import MalformedError
@@ -58,13 +58,7 @@ def read_witness_policy(config: Config, *, folder: Path) -> Policy | None:
 
 def open_admission(config: Config, *, folder: Path, store: Store) -> Admission:
     section = config.admission
-    roots = [
-        AdmittedRoot(
-            TrustedRoot(root.name, certificate_der((folder / root.certificate).read_bytes())),
-            CollateralFolder(folder / root.collateral),
-        )
-        for root in section.roots
-    ]
+    roots = [_admitted_root(root, folder=folder) for root in section.roots]
     publishers = section.publishers
     return Admission(
         origin=config.origin,
@@ -88,6 +82,11 @@ def certificate_der(data: bytes) -> bytes:
         return load(data).public_bytes(Encoding.DER)
     except (ValueError, x509.InvalidVersion) as error:
         raise MalformedError("a root certificate is neither PEM nor DER", code="config") from error
+
+
+def _admitted_root(section: RootSection, *, folder: Path) -> AdmittedRoot:
+    root = TrustedRoot(section.name, certificate_der((folder / section.certificate).read_bytes()))
+    return AdmittedRoot(root, open_provider(section, root=root, folder=folder))
 
 
 def _publishers(rule: PublisherSection, *, folder: Path) -> Publishers:

@@ -24,6 +24,7 @@ from assay.attest.entry import (
 )
 from assay.attest.quote import sgx
 from assay.attest.quote.collateral import format_collateral
+from assay.attest.quote.pcs_response import PcsResponse, PcsResponses
 from assay.attest.receipt import sign_receipt
 from assay.attest.roots import TrustedRoot
 from assay.attest.simulated.platform import SimulatedPlatform
@@ -189,6 +190,18 @@ def test_an_enclave_is_admitted_with_an_appraisal(make):
         "mrsigner": {make.MR_SIGNER.hex()},
         "platform": {"simulated"},
     }
+
+
+def test_the_answers_that_collateral_was_put_together_from_are_named_and_kept(make):
+    answer = PcsResponse("https://pcs.example", {}, b"x")
+    responses = PcsResponses(*(replace(answer, body=bytes([number])) for number in range(4)))
+    admitted = admit(make, make.quoted_evidence(), responses=responses)
+    blobs = {"dcap": format_collateral(make.collateral()), **responses.archived()}
+    assert sorted(admitted.blobs) == sorted(blobs.values())
+    named = parse_entry(admitted.leaf).appraisal.collateral
+    assert named == {name: hashlib.sha256(blob).digest() for name, blob in blobs.items()}
+    assert admitted.identity == admit(make, make.quoted_evidence()).identity
+    assert admitted.terms == admit(make, make.quoted_evidence()).terms
 
 
 def test_evidence_that_names_another_log_is_refused(make):

@@ -151,10 +151,39 @@ def test_other_verifiers_do_not_parse(make, verifiers):
     refuse({**value, "spec": {**value["spec"], "verifiers": verifiers}})
 
 
+ALL_COLLATERAL = dict.fromkeys(("dcap", *entry.COLLATERAL_RESPONSES), "00" * 32)
+
+
+def test_an_appraisal_names_the_collateral_alone_or_with_every_answer(make):
+    value = as_json(make, "registration")
+    appraisal = value["spec"]["appraisal"]
+    for collateral in ({"dcap": "00" * 32}, ALL_COLLATERAL):
+        spec = {**value["spec"], "appraisal": {**appraisal, "collateral": collateral}}
+        data = jcs.canonical({**value, "spec": spec})
+        parsed = parse_entry(data)
+        assert parsed.appraisal.collateral == dict.fromkeys(collateral, bytes(32))
+        assert format_entry(parsed) == data
+
+
 WRONG_APPRAISAL = {
     "advisories": [None, {}, "x", [1], [None], ["b", "a"], ["a", "a"], [""], ["a\n"], ["a"] * 65],
     "appraised_at": [None, -1, "1", True, 2**53],
-    "collateral": [None, {}, [], {"dcap": "00"}, {"dcap": None}, {"tdx": "00" * 32}],
+    "collateral": [
+        None,
+        {},
+        [],
+        {"dcap": "00"},
+        {"dcap": None},
+        {"tdx": "00" * 32},
+        {**ALL_COLLATERAL, "tdx": "00" * 32},
+        *({key: item for key, item in ALL_COLLATERAL.items() if key != name} for name in ALL_COLLATERAL),
+        *(
+            {**ALL_COLLATERAL, name: wrong}
+            for name in ALL_COLLATERAL
+            for wrong in (None, "", "AA" * 32, "00" * 31)
+        ),
+        {"dcap": "00" * 32, "tcb_info": "00" * 32},
+    ],
     "platform": [None, "", 1, "a" * 17, "a\n"],
     "root": [None, "", 1, "a" * 65, "a\n"],
     "tcb_status": [None, "", 1, "a" * 65, "a\n"],
