@@ -80,7 +80,7 @@ def bulk(platform: SimulatedPlatform, count: int) -> list[dict[str, object]]:
             files.append(Path(folder) / str(number))
             files[-1].write_bytes(evidence(platform, Tee.SGX, number))
         collateral = format_collateral(platform.collateral(issued_s=T - 86_400))
-        rules = Rules(collateral, TrustedRoot("sim", platform.root_der), T, None, None, None, None, T)
+        rules = Rules(collateral, None, TrustedRoot("sim", platform.root_der), T, None, None, None, None, T)
         alone = rate(files, rules, jobs=1)
         cores = os.cpu_count() or 1
         together = rate(files, rules, jobs=cores)

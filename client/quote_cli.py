@@ -13,8 +13,9 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from assay.attest import jcs
-from assay.attest.quote.collateral import MAX_COLLATERAL_SIZE
+from assay.attest import entry, jcs
+from assay.attest.entry import Registration
+from assay.attest.quote.collateral import MAX_COLLATERAL_SIZE, format_collateral
 from assay.attest.quote.sgx import MAX_QUOTE_SIZE
 from assay.attest.roots import TrustedRoot
 from assay.attest.roots.pinned import SnpRoot
@@ -24,9 +25,14 @@ from assay.client.trust import EvidenceRules, load_evidence_rules, load_root
 from assay.client.verdict import Verdict
 from assay.client.verify_quote import judge_one_quote
 from assay.client.verify_report import judge_one_report
+from assay.fetch.blobs import HttpBlobs
+from assay.fetch.collateral_archive import CollateralArchive
 from assay.tlog import strict
+from assay.tlog.errors import MalformedError
 
 _file = click.Path(path_type=Path, exists=True, dir_okay=False)
+
+_TIMEOUT_S = 30.0
 
 _PER_TASK = 16
 """Quotes that a worker process takes at a time."""
@@ -34,16 +40,21 @@ _PER_TASK = 16
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What every quote of a run is judged with."""
+    """What every quote of a run is judged with.
+
+    ``archive`` is the address of a log: then the files are its ``enclave`` entries, each judged with the collateral
+    that its appraisal names, and as of the appraisal's time unless ``at_s`` says another.
+    """
 
     collateral: bytes
+    archive: str | None
     root: TrustedRoot | SnpRoot
-    at_s: int
+    at_s: int | None
     policy: EvidenceRules | None
     report_data: bytes | None
     crl: bytes | None
     today: bytes | None
-    today_s: int
+    now_s: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +73,9 @@ class Judged:
 
 @click.command("verify-quote")
 @click.argument("quotes", metavar="QUOTE...", type=_file, nargs=-1, required=True)
+@click.option("--collateral", type=_file, help="QuoteCollateralV3 as JSON; for SEV-SNP the chain.")
 @click.option(
-    "--collateral", required=True, type=_file, help="QuoteCollateralV3 as JSON; for SEV-SNP the chain."
+    "--archive", metavar="URL", help="A log: QUOTE is an entry of it, its archive has the collateral."
 )
 @click.option(
     "--root", "root_name", required=True, metavar="intel|amd-…|FILE", help="The root to judge under."
@@ -79,7 +91,8 @@ class Judged:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON; of many quotes, a line for each.")
 def verify_quote(
     quotes: tuple[Path, ...],
-    collateral: Path,
+    collateral: Path | None,
+    archive: str | None,
     root_name: str,
     policy: Path | None,
     at_ms: int | None,
@@ -91,22 +104,27 @@ def verify_quote(
 ) -> int:
     """Verify QUOTE (SGX v3, TDX v4 or v5, or a SEV-SNP report) under a root, with its collateral, at a time.
 
+    With --archive QUOTE is the leaf of an enclave's registration, judged again with what the log judged it with, as
+    of then.
+
     Roots: intel; amd-milan, amd-genoa, amd-turin; or a certificate's file. Without --policy the evidence alone is
     judged: the platform's state is reported, whether it is good enough is not checked. What a quote does not prove
     is in docs/threat-model.md.
     """
-    now_s = int(time.time())
+    if (collateral is None) == (archive is None):
+        raise click.UsageError("give --collateral, or --archive for an entry of a log")
     rules = Rules(
-        collateral=_read(collateral, MAX_COLLATERAL_SIZE),
+        collateral=b"" if collateral is None else _read(collateral, MAX_COLLATERAL_SIZE),
+        archive=archive,
         root=load_root(root_name),
-        at_s=now_s if at_ms is None else at_ms // 1000,
+        at_s=None if at_ms is None else at_ms // 1000,
         policy=None if policy is None else load_evidence_rules(policy),
         report_data=None
         if report_data is None
         else strict.hex_bytes(report_data, what="--report-data", length=64),
         crl=None if crl is None else _read(crl, MAX_COLLATERAL_SIZE),
         today=None if today is None else _read(today, MAX_COLLATERAL_SIZE),
-        today_s=now_s,
+        now_s=int(time.time()),
     )
     _require_usable(rules, root_name)
     verified = True
@@ -161,10 +179,26 @@ def _judge_in_worker(file: Path) -> Judged:
 
 
 def _judge(file: Path, rules: Rules) -> Judged:
-    evidence = _read(file, MAX_QUOTE_SIZE)
-    verdict = _verdict(evidence, rules.collateral, rules, at_s=rules.at_s)
-    today = None if rules.today is None else _verdict(evidence, rules.today, rules, at_s=rules.today_s)
+    evidence, collateral, at_s = _material(file, rules)
+    verdict = _verdict(evidence, collateral, rules, at_s=at_s)
+    today = None if rules.today is None else _verdict(evidence, rules.today, rules, at_s=rules.now_s)
     return Judged(file, verdict, today)
+
+
+def _material(file: Path, rules: Rules) -> tuple[bytes, bytes, int]:
+    """Evidence, collateral and the time to judge at."""
+    if rules.archive is None:
+        at_s = rules.now_s if rules.at_s is None else rules.at_s
+        return _read(file, MAX_QUOTE_SIZE), rules.collateral, at_s
+    registration = entry.parse_entry(_read(file, entry.MAX_LEAF_SIZE))
+    if not isinstance(registration, Registration):
+        raise MalformedError(f"{file}: not an enclave's registration", code="other-entry")
+    appraisal = registration.appraisal
+    appraised_s = appraisal.appraised_at_ms // 1000
+    archive = CollateralArchive(HttpBlobs(rules.archive, timeout_s=_TIMEOUT_S))
+    provided = archive.collateral(appraisal.collateral, appraised_at_s=appraised_s)
+    at_s = appraised_s if rules.at_s is None else rules.at_s
+    return registration.evidence.quote, format_collateral(provided.collateral), at_s
 
 
 def _verdict(evidence: bytes, collateral: bytes, rules: Rules, *, at_s: int) -> Verdict:

@@ -10,7 +10,9 @@ import pytest
 import structlog
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from werkzeug.serving import make_server
 
+from assay import cli
 from assay.attest import claims, entry, p256
 from assay.attest.claims import Claims
 from assay.attest.entry import EnclaveSubmission
@@ -26,6 +28,8 @@ from assay.fetch.blobs import blob_path
 from assay.fetch.collateral import CollateralWarning, PlatformFamily, ProvidedCollateral
 from assay.fetch.collateral_archive import CollateralArchive
 from assay.log_server import config as configuration
+from assay.log_server import models
+from assay.log_server.app import create_app
 from assay.log_server.collateral import WarningProvider
 from assay.log_server.evidence import referred_blobs
 from assay.tlog.errors import MalformedError
@@ -377,3 +381,75 @@ def test_an_unusable_address_stops_the_start(make_log, url):
     with pytest.raises(MalformedError) as caught:
         log.open()
     assert caught.value.code == "url"
+
+
+@pytest.fixture
+def served():
+    """Serves a log over HTTP, as a reader meets it."""
+    servers = []
+
+    def serve(log):
+        server = make_server("127.0.0.1", 0, create_app(log.service), threaded=True)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield serve
+    for server in servers:
+        server.shutdown()
+
+
+def verify_logged(log, tmp_path, url, capsys, *more):
+    (tmp_path / "leaf").write_bytes(log.service.store.entry(0))
+    (tmp_path / "root.der").write_bytes(PLATFORM.root_der)
+    capsys.readouterr()
+    arguments = [
+        "verify-quote",
+        str(tmp_path / "leaf"),
+        "--archive",
+        url,
+        "--root",
+        str(tmp_path / "root.der"),
+    ]
+    code = cli.main([*arguments, "--json", *more])
+    captured = capsys.readouterr()
+    return code, json.loads(captured.out) if captured.out else captured.err
+
+
+def test_a_logged_quote_is_judged_again_years_later_as_of_its_logged_time(open_log, served, tmp_path, capsys):
+    log = open_log()
+    submit(log)
+    url = served(log)
+    code, told = verify_logged(log, tmp_path, url, capsys)
+    assert (code, told["verified"], told["platform"]) == (0, True, "simulated")
+    assert told["at_s"] == registration(log, 0).appraisal.appraised_at_ms // 1000
+    # The same evidence, judged when its collateral has long expired.
+    code, told = verify_logged(log, tmp_path, url, capsys, "--at", str(NOW_S + 3 * 365 * 86_400))
+    assert (code, told["verified"]) == (1, False)
+    # And with collateral of that later day it is well again; this command takes that as a second verdict.
+    (tmp_path / "today").write_bytes(format_collateral(PLATFORM.collateral(issued_s=NOW_S - 60)))
+    code, told = verify_logged(log, tmp_path, url, capsys, "--today", str(tmp_path / "today"))
+    assert (code, told["today"]["verified"]) == (0, True)
+
+
+def test_an_archive_that_lost_or_changed_a_blob_is_noticed(open_log, served, tmp_path, capsys):
+    log = open_log()
+    submit(log)
+    url = served(log)
+    sha256 = registration(log, 0).appraisal.collateral["tcb_info"]
+    blobs = models.blob
+    with log.service.store.database.writing() as connection:
+        connection.execute(blobs.update().where(blobs.c.sha256 == sha256).values(data=b"another"))
+    assert verify_logged(log, tmp_path, url, capsys)[0] == 1
+    with log.service.store.database.writing() as connection:
+        connection.execute(blobs.delete().where(blobs.c.sha256 == sha256))
+    code, message = verify_logged(log, tmp_path, url, capsys)
+    assert (code, "error[absent]" in message) == (3, True)
+
+
+def test_only_a_registration_is_judged_from_an_archive(make_log, entry_maker, served, tmp_path, capsys):
+    log = make_log()
+    log.open()
+    log.client().post("/api/v1/entries", data=entry_maker(0))
+    code, message = verify_logged(log, tmp_path, served(log), capsys)
+    assert (code, "error[other-entry]" in message) == (1, True)
