@@ -116,7 +116,7 @@ class Story:
         self._console = console
         self._model = model
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
-        self._ports = dict(zip((*WITNESSES, "log", "enclave", "model"), _free_ports(5), strict=True))
+        self._ports = dict(zip((*WITNESSES, "log", "enclave", "model", "pcs"), _free_ports(6), strict=True))
         self._started_s = time.monotonic()
         self._steps = 0
 
@@ -178,16 +178,20 @@ class Story:
     def _device(self) -> None:
         self._step("A simulated SGX device, with a root of its own")
         self._run("enclave", "simulate-device", "device")
+        pcs = f"127.0.0.1:{self._ports['pcs']}"
+        self._spawn("pcs", "enclave", "simulated-pcs", "device", "--listen", pcs)
+        self._await_port(self._ports["pcs"])
         with (self._folder / "log" / "log.toml").open("a") as file:
             file.write(
                 '\n[witnesses]\npolicy = "../log-policy.txt"\nretry_interval_s = 0.2\n'
                 '\n[[admission.roots]]\nname = "simulated"\n'
-                'certificate = "../device/root.pem"\ncollateral = "../device/collateral"\n'
+                f'certificate = "../device/root.pem"\n[admission.roots.pcs]\nurl = "http://{pcs}"\n'
             )
         self._write_policy("policy.toml", root='"device/root.pem"')
         self._write_policy("policy-intel.toml", root='"intel"')
         self._pass(
-            "the log admits its quotes because the operator named its root, and labels them 'simulated'"
+            "the log admits its quotes because the operator named its root, and labels them 'simulated'; collateral it "
+            "fetches from the device's provisioning service"
         )
 
     def _servers(self) -> None:
