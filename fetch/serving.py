@@ -5,6 +5,7 @@ port or the database.
 """
 
 import os
+import signal
 import socket
 import threading
 import time
@@ -19,6 +20,8 @@ from assay.tlog.errors import MalformedError, UnavailableError
 
 _PARENT = "ASSAY_SERVER_PID"
 _PARENT_POLL_S = 0.5
+_STOP_TIMEOUT_S = 20
+"""How long a worker may take to finish what it took before it is killed, which loses nothing that was answered."""
 _CONNECTIONS = 4096
 """Connections that a worker keeps open; a request waits on its own for a thread."""
 
@@ -51,6 +54,7 @@ def serve_wsgi(factory: str, *, listen: str, threads: int, workers: int = 1) -> 
     host, port = parse_address(listen)
     require_free(listen)
     os.environ[_PARENT] = str(os.getpid())
+    os.register_at_fork(after_in_child=_end_by_signal)
     Granian(
         factory,
         address=host,
@@ -62,6 +66,7 @@ def serve_wsgi(factory: str, *, listen: str, threads: int, workers: int = 1) -> 
         backpressure=_CONNECTIONS,
         respawn_failed_workers=True,
         respawn_interval=1.0,
+        workers_kill_timeout=_STOP_TIMEOUT_S,
         log_level=LogLevels.error,
         working_dir=Path.cwd(),
     ).serve()
@@ -91,6 +96,15 @@ def end_with_parent() -> None:
     # Asked of the environment: the parent may be gone before the worker comes to look who it is.
     parent = int(os.environ.get(_PARENT, os.getppid()))
     threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+
+
+def _end_by_signal() -> None:
+    """Until it has handlers of its own a signal ends a worker, which has taken nothing yet.
+
+    Those that it inherits serve the parent: a server that is stopped while a worker starts would wait for it.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _watch(parent: int) -> NoReturn:

@@ -259,3 +259,34 @@ def test_the_workers_do_not_outlive_a_killed_parent(server):
         time.sleep(0.1)
     server.start()
     assert base64.b64encode(server.get("/checkpoint"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_server_that_is_asked_to_stop_in_the_middle_ends_by_itself_and_keeps_everything(server, number):
+    acknowledged = {}
+    numbers = iter(range(10_000))
+    lock = threading.Lock()
+
+    def submit_until_it_ends():
+        while True:
+            with lock:
+                each = next(numbers)
+            try:
+                acknowledged[each] = server.submit(make_entry(each))
+            except LogError:
+                return
+
+    threads = [threading.Thread(target=submit_until_it_ends) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.5)
+    children = server.workers()
+    server.process.send_signal(number)
+    assert server.process.wait(timeout=30) == 0
+    for thread in threads:
+        thread.join()
+    assert not any(is_alive(child) for child in children)
+    assert acknowledged
+    server.start()
+    require_kept(server, acknowledged, [])
+    require_clean(server)
