@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from assay.attest.gramine.layout import check_version
 from assay.builder.tables import Table, parse_toml
 from assay.builder.tree import check_path
 from assay.builder.unpack import normalized
@@ -18,9 +19,6 @@ from assay.tlog.errors import MalformedError
 
 RECIPE_FILE = "recipe.toml"
 LOCK_FILE = "recipe.lock"
-GRAMINE_VERSIONS = ("1.5", "1.6.2", "1.7", "1.8", "1.9")
-"""The versions that share the layout which :mod:`assay.attest.gramine.layout` knows."""
-
 INPUTS = ("ca", "log_policy")
 
 _REQUIRED = (
@@ -149,13 +147,11 @@ def parse_recipe(recipe: bytes, lock: bytes) -> Recipe:
         optional=("exclude", "files"),
     )
     _check_format(table)
-    if (gramine_version := table.text("gramine_version")) not in GRAMINE_VERSIONS:
-        raise MalformedError(f"{RECIPE_FILE}: the layout of Gramine {gramine_version} is not known")
     return Recipe(
         name=_matching(table, "name", NAME),
         product=_matching(table, "product", NAME),
         release=_matching(table, "release", _VERSION),
-        gramine_version=gramine_version,
+        gramine_version=check_version(table.text("gramine_version")),
         epoch_s=table.integer("epoch_s", low=1, high=_MAX_EPOCH_S),
         enclave=_parse_enclave(table),
         process=_parse_process(table),

@@ -19,6 +19,10 @@ MAX_ENCLAVE_SIZE = 1 << 40
 """The loader maps its debug information at 1 TiB, so an enclave ends there at the latest."""
 
 _SIZE = re.compile(r"([1-9][0-9]{0,18})([KMG]?)")
+_MIN_INTEGER, _MAX_INTEGER = (
+    -(2**63),
+    2**63 - 1,
+)  # TOML 1.0 promises no more, and the enclave's parser has no more
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
@@ -36,7 +40,8 @@ def parse_manifest(data: bytes) -> dict[str, Any]:
 
     Raises:
         MalformedError: too large, not UTF-8, a NUL (the loader's text would end there), not TOML, or a value
-            of a type that no manifest has (floats and dates, which the enclave's parser does not know).
+            that no manifest has (floats and dates, which the enclave's parser does not know; integers beyond 64
+            bits).
     """
     if len(data) > MAX_MANIFEST_SIZE:
         raise MalformedError(
@@ -112,6 +117,8 @@ def _check_types(value: object, *, what: str) -> None:
         case list():
             for member in value:
                 _check_types(member, what=what)
+        case int() if not _MIN_INTEGER <= value <= _MAX_INTEGER:
+            raise MalformedError(f"{what}: an integer beyond 64 bits")
         case str() | int():
             pass
         case _:
