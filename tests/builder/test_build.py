@@ -16,6 +16,7 @@ from assay.attest.gramine.sigstruct import verify_sigstruct
 from assay.builder import tree
 from assay.builder.build import build, prepare
 from assay.builder.compose import MAX_INPUT_SIZE, Inputs
+from assay.builder.signing import key_signing
 from assay.builder.wheels import wheel_finder
 from assay.tlog.errors import LogError, MalformedError, UnavailableError, UntrustedError
 
@@ -258,7 +259,7 @@ def test_modes_and_times_of_the_sources_do_not_matter(workshop, inputs):
 
 def test_a_signing_key_adds_a_sigstruct_and_nothing_else(workshop, inputs, signing_key):
     plain = prepared(workshop, inputs)
-    signed = prepared(workshop, inputs, signing_key=signing_key)
+    signed = prepared(workshop, inputs, signing=key_signing(signing_key))
     sigstruct = verify_sigstruct(signed.files["tiny.sig"])
     assert sigstruct.body.mr_enclave == plain.record.mr_enclave == signed.record.mr_enclave
     assert sigstruct.mr_signer == signed.record.mr_signer
