@@ -14,12 +14,12 @@ from assay.attest.gramine.attributes import body_from_manifest
 from assay.attest.gramine.options import parse_manifest
 from assay.builder import tree
 from assay.builder.compose import Inputs, compose, read_locked, source_files
-from assay.builder.manifest import LIBSYSDB_PATH, ROOTFS, format_manifest, insecure_options
+from assay.builder.lint import lint, require_clean
+from assay.builder.manifest import LIBSYSDB_PATH, ROOTFS, format_manifest
 from assay.builder.output import Build, BuildResult, file_names, measured_fields, write_build
 from assay.builder.recipe import LockedWheel, Recipe, load_recipe
 from assay.builder.record import BuildRecord
 from assay.builder.signing import Signing
-from assay.tlog.errors import UntrustedError
 
 WheelFinder = Callable[[Sequence[LockedWheel]], Mapping[LockedWheel, bytes]]
 """Gives the bytes of every wheel of a lock, digests checked (:mod:`assay.builder.wheels`)."""
@@ -99,8 +99,7 @@ def prepare(
 def _manifest(recipe: Recipe, files: tree.Files) -> bytes:
     digests = {f"{ROOTFS}/{path}": hashlib.sha256(data).digest() for path, data in files.items()}
     manifest = format_manifest(recipe, digests, recipe.lock.libsysdb.sha256)
-    if findings := insecure_options(parse_manifest(manifest)):
-        raise UntrustedError(f"manifest: {'; '.join(findings)}", code="insecure-manifest")
+    require_clean(lint(manifest, recipe.allow))
     return manifest
 
 
@@ -131,5 +130,6 @@ def _record(
         lock_sha256=recipe.lock.sha256,
         wheels=recipe.lock.wheels,
         inputs=inputs.texts(),
+        allow=recipe.allow,
         **fields,
     )

@@ -104,6 +104,7 @@ class Recipe:
         files: files of the recipe's folder.
         inputs: where the log policy and the CA bundle go in the tree.
         wheels_target: the folder of the tree that wheels are unpacked into.
+        allow: rule of the linter -> why its findings are allowed.
         sha256: of ``recipe.toml``.
     """
 
@@ -119,6 +120,7 @@ class Recipe:
     files: tuple[Copy, ...]
     inputs: Mapping[str, str]
     wheels_target: str
+    allow: Mapping[str, str]
     lock: Lock
     sha256: bytes
 
@@ -144,7 +146,7 @@ def parse_recipe(recipe: bytes, lock: bytes) -> Recipe:
         recipe,
         what=RECIPE_FILE,
         required=_REQUIRED,
-        optional=("exclude", "files"),
+        optional=("allow", "exclude", "files"),
     )
     _check_format(table)
     return Recipe(
@@ -160,6 +162,7 @@ def parse_recipe(recipe: bytes, lock: bytes) -> Recipe:
         files=_parse_copies(table, "files"),
         inputs=_parse_inputs(table),
         wheels_target=_path(table, "wheels_target"),
+        allow=_parse_allow(table),
         lock=parse_lock(lock),
         sha256=hashlib.sha256(recipe).digest(),
     )
@@ -247,6 +250,14 @@ def _parse_copies(table: Table, key: str) -> tuple[Copy, ...]:
 def _parse_inputs(table: Table) -> dict[str, str]:
     inputs = Table(table.value("inputs"), what=table.name("inputs"), required=INPUTS)
     return {name: _path(inputs, name) for name in INPUTS}
+
+
+def _parse_allow(table: Table) -> dict[str, str]:
+    items = table.tables("allow", required=("rule", "reason"))
+    allow = {item.text("rule"): item.text("reason") for item in items}
+    if len(allow) != len(items):
+        raise MalformedError(f"{table.name('allow')}: a rule stands there twice")
+    return allow
 
 
 def _exclusion(entry: str) -> str:

@@ -79,10 +79,16 @@ def options_of(table: Mapping[str, Any]) -> EnclaveOptions:
         raise MalformedError("manifest: no table [sgx]")
     if sgx.get("enable_stats", False) is not False:
         raise MalformedError("manifest: sgx.enable_stats needs a debug build of libpal")
-    return EnclaveOptions(_size(sgx), _threads(sgx), _edmm(sgx))
+    return EnclaveOptions(enclave_size(sgx), max_threads(sgx), _edmm(sgx))
 
 
-def _size(sgx: Mapping[str, Any]) -> int:
+def enclave_size(sgx: Mapping[str, Any]) -> int:
+    """Read ``sgx.enclave_size``, bytes.
+
+    Raises:
+        MalformedError: absent, in a form that only the signer or only the loader reads, no power of two, or beyond
+            1024G.
+    """
     text = sgx.get("enclave_size")
     match = _SIZE.fullmatch(text) if isinstance(text, str) else None
     if match is None:
@@ -95,7 +101,12 @@ def _size(sgx: Mapping[str, Any]) -> int:
     return size
 
 
-def _threads(sgx: Mapping[str, Any]) -> int:
+def max_threads(sgx: Mapping[str, Any]) -> int:
+    """Read ``sgx.max_threads``.
+
+    Raises:
+        MalformedError: absent, or not 1 to 4096.
+    """
     threads = sgx.get("max_threads")
     if type(threads) is not int or not 1 <= threads <= MAX_THREADS:
         raise MalformedError(f"manifest: sgx.max_threads must be 1 to {MAX_THREADS}")
