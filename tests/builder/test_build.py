@@ -162,7 +162,7 @@ def test_a_new_source_file_and_a_new_name_change_the_measurement(workshop, input
         ("isv_svn = 3", "isv_svn = 4"),
         ("edmm = true", "edmm = false"),
         ('"C.UTF-8"', '"C"'),
-        ('to = "app/main.py"', 'to = "app/start.py"'),
+        ('to = "app/top.py"', 'to = "app/high.py"'),
     ],
 )
 def test_changing_an_option_changes_the_measurement(workshop, inputs, old, new):
@@ -346,7 +346,7 @@ def test_a_private_key_among_the_certificates_is_never_published(workshop, log_p
 
 def test_an_insecure_manifest_is_not_built(workshop, inputs):
     path = workshop.recipe / "recipe.toml"
-    path.write_text(path.read_text().replace('env = { LANG = "C.UTF-8" }', 'env = { insecure__x = "1" }'))
+    path.write_text(path.read_text().replace("_sgx_mrenclave", "_sgx_mrsigner"))
     with pytest.raises(UntrustedError) as refusal:
         prepared(workshop, inputs)
     assert refusal.value.code == "insecure-manifest"
