@@ -81,7 +81,7 @@ def test_a_key_in_a_file_gives_the_same(key_file, body, tiny):
 
 
 @pytest.mark.parametrize("reads", SignerInput)
-def test_a_program_that_signs_something_else_is_untrusted(signer, signing_key, body, reads):
+def test_a_program_that_refuses_its_input_is_unavailable(signer, signing_key, body, reads):
     other = next(item for item in SignerInput if item is not reads)
     signing = command_signing(signer(reads), signing_key.public_key(), reads=other)
     with pytest.raises(UnavailableError) as refusal:
