@@ -147,6 +147,8 @@ def test_a_sigstruct_for_another_enclave_is_refused(out, built, signing_key):
         {"attribute_flags": 4},
         {"inputs": {"ca": 1}},
         {"inputs": []},
+        {"allow": {"debug": 1}},
+        {"allow": []},
         {"wheels": {}},
         {"trusted_files": [{"path": "x"}]},
     ],
