@@ -73,15 +73,14 @@ def find(
     fs = table.get("fs", {})
     if not isinstance(fs, dict):
         raise MalformedError("manifest: fs is no table")
-    trusted_paths, allowed_paths = (
-        {_normalized(uri) for uri in trusted},
-        {_normalized(uri) for uri in allowed},
-    )
+    trusted_paths = {_normalized(uri) for uri in trusted}
+    holds_trusted = {top for path in trusted_paths for top in _tops(path)}
+    holds_allowed = {top for uri in allowed for top in _tops(_normalized(uri))}
     mounts = [_mount(item, f"fs.mounts[{number}]") for number, item in enumerate(_list(fs, "mounts"))]
     yield from _root(fs)
     for mount in mounts:
         yield from _members(mount)
-        yield from _one(mount, trusted_paths, allowed_paths)
+        yield from _one(mount, holds_trusted, holds_allowed)
     yield from _order(mounts)
     yield from _entrypoint(table, mounts, trusted_paths)
 
@@ -130,9 +129,9 @@ def _chroot(mount: Mount, trusted: set[str], allowed: set[str]) -> Iterator[Foun
         yield Found(
             "host-root-mount", mount.where, f"{strict.shown(mount.uri)} is all that the host has there"
         )
-    if any(_below(path, mount.folder) for path in allowed):
+    if mount.folder in allowed:
         yield Found("host-writable-mount", mount.where, f"{strict.shown(mount.path)} holds allowed files")
-    elif not any(_below(path, mount.folder) for path in trusted):
+    elif mount.folder not in trusted:
         yield Found("unverified-mount", mount.where, f"{strict.shown(mount.path)} holds no trusted file")
 
 
@@ -144,12 +143,12 @@ def _encrypted(mount: Mount) -> Iterator[Found]:
 
 
 def _order(mounts: Sequence[Mount]) -> Iterator[Found]:
-    for number, mount in enumerate(mounts):
-        for later in mounts[number + 1 :]:
-            if _below(_plain(mount.path), _plain(later.path)):
-                yield Found(
-                    "hidden-mount", mount.where, f"{strict.shown(mount.path)} is covered by {later.where}"
-                )
+    later: dict[str, str] = {}
+    for mount in reversed(mounts):
+        path = _plain(mount.path)
+        if cover := next((later[top] for top in _tops(path) if top in later), None):
+            yield Found("hidden-mount", mount.where, f"{strict.shown(mount.path)} is covered by {cover}")
+        later[path] = mount.where
 
 
 def _entrypoint(table: Mapping[str, Any], mounts: Sequence[Mount], trusted: set[str]) -> Iterator[Found]:
@@ -166,17 +165,20 @@ def _on_host(path: str, mounts: Sequence[Mount]) -> str | None:
     """Where the host has a file of the enclave: the last mount above it decides, and only a chroot shows files."""
     for mount in reversed(mounts):
         top = _plain(mount.path)
-        if _below(path, top):
+        if top in _tops(path):
             inner = posixpath.relpath(path, top)
             return posixpath.normpath(posixpath.join(mount.folder, inner)) if mount.kind == "chroot" else None
     return None
 
 
-def _below(path: str, top: str) -> bool:
-    """Whether a normalised path is ``top`` or lies below it."""
-    if top == ".":
-        return not path.startswith(("/", ".."))
-    return path == top or path.startswith(top.removesuffix("/") + "/")
+def _tops(path: str) -> Iterator[str]:
+    """A normalised path and every folder above it, up to the root or the folder that it is relative to."""
+    yield path
+    top = path
+    while (parent := posixpath.dirname(top)) not in ("", top):
+        yield (top := parent)
+    if not path.startswith(("/", "..")):
+        yield "."
 
 
 def _normalized(uri: str) -> str:
