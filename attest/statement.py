@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import assert_never
 
 from assay.attest import jcs
+from assay.attest.lint import LintResult, parse_lint
 from assay.attest.measurement import Measurement, Tee
 from assay.tlog import strict
 from assay.tlog.errors import MalformedError
@@ -76,6 +77,7 @@ class Release:
         valid_from_ms: Unix ms; ``valid_until_ms`` None means without end.
         effective_after_ms: before this time clients need not accept it, so that it can be objected to.
         supersedes: leaf hash of the release that this one replaces, or None.
+        lint: what a linter found in the manifest and what of it the publisher allows; None if the statement is silent.
     """
 
     product: str
@@ -95,6 +97,7 @@ class Release:
     valid_until_ms: int | None
     effective_after_ms: int
     supersedes: Hash | None
+    lint: LintResult | None = None
 
     @property
     def measurement(self) -> Measurement:
@@ -103,7 +106,8 @@ class Release:
 
     def to_json(self) -> jcs.Json:
         """The predicate."""
-        return {
+        lint = {} if self.lint is None else {"lint": self.lint.to_json()}
+        return lint | {
             "advisories": list(self.advisories),
             "attributes_flags": f"{self.attributes_flags:016x}",
             "debug_enclave": False,
@@ -351,7 +355,7 @@ _RELEASE_KEYS = (
 
 
 def _parse_release(value: jcs.Json) -> Release:
-    fields = jcs.Fields(value, what="release", required=_RELEASE_KEYS)
+    fields = jcs.Fields(value, what="release", required=_RELEASE_KEYS, optional=("lint",))
     source = fields.fields("source", required=("commit", "sha256"))
     flags = int.from_bytes(fields.hex("attributes_flags", length=8), "big")
     if fields.boolean("debug_enclave") or flags & 0x2:
@@ -375,6 +379,7 @@ def _parse_release(value: jcs.Json) -> Release:
         valid_until_ms=fields.nullable("valid_until", fields.integer),
         effective_after_ms=fields.integer("effective_after"),
         supersedes=None if supersedes is None else Hash(supersedes),
+        lint=parse_lint(fields.value("lint"), what="release.lint") if fields.has("lint") else None,
     )
     if (release.mr_signer is None) != (release.sigstruct_sha256 is None):
         raise MalformedError("release: mr_signer and sigstruct_sha256 are both null or both set")

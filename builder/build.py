@@ -10,18 +10,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
-
 from assay.attest.gramine.attributes import body_from_manifest
 from assay.attest.gramine.options import parse_manifest
-from assay.attest.gramine.sigstruct import NO_DATE, sign_sigstruct
 from assay.builder import tree
 from assay.builder.compose import Inputs, compose, read_locked, source_files
-from assay.builder.manifest import LIBSYSDB_PATH, ROOTFS, format_manifest, insecure_options
+from assay.builder.lint import lint, require_clean
+from assay.builder.manifest import LIBSYSDB_PATH, ROOTFS, format_manifest
 from assay.builder.output import Build, BuildResult, file_names, measured_fields, write_build
 from assay.builder.recipe import LockedWheel, Recipe, load_recipe
 from assay.builder.record import BuildRecord
-from assay.tlog.errors import UntrustedError
+from assay.builder.signing import Signing
 
 WheelFinder = Callable[[Sequence[LockedWheel]], Mapping[LockedWheel, bytes]]
 """Gives the bytes of every wheel of a lock, digests checked (:mod:`assay.builder.wheels`)."""
@@ -38,7 +36,7 @@ def build(
     *,
     find_wheels: WheelFinder,
     report: Report,
-    signing_key: RSAPrivateKey | None = None,
+    signing: Signing | None = None,
     force: bool = False,
 ) -> BuildResult:
     """Build a recipe and write the result to a folder.
@@ -50,7 +48,7 @@ def build(
         out: the folder to write. One that holds the same build already is left as it is.
         find_wheels: gives the wheels of the lock.
         report: takes progress lines.
-        signing_key: RSA-3072 with exponent 3, to write a SIGSTRUCT too; it does not change MRENCLAVE.
+        signing: writes a SIGSTRUCT too; it does not change MRENCLAVE.
         force: replace another build in ``out``; never anything that no build wrote.
 
     Raises:
@@ -59,9 +57,7 @@ def build(
         FileExistsError: ``out`` holds something else.
         OSError: a file cannot be read or written.
     """
-    prepared = prepare(
-        recipe_folder, source, inputs, find_wheels=find_wheels, report=report, signing_key=signing_key
-    )
+    prepared = prepare(recipe_folder, source, inputs, find_wheels=find_wheels, report=report, signing=signing)
     write_build(prepared, out, force=force)
     return BuildResult(prepared.record, out)
 
@@ -73,7 +69,7 @@ def prepare(
     *,
     find_wheels: WheelFinder,
     report: Report,
-    signing_key: RSAPrivateKey | None = None,
+    signing: Signing | None = None,
 ) -> Build:
     """Compute a build without writing anything; see :func:`build` for arguments and errors."""
     recipe = load_recipe(recipe_folder)
@@ -87,7 +83,7 @@ def prepare(
     manifest = _manifest(recipe, files)
     report(f"manifest: {len(files)} trusted files, {len(manifest)} bytes")
     fields = measured_fields(files, manifest, *libraries, epoch_s=recipe.epoch_s)
-    signature = None if signing_key is None else _sign(manifest, fields, signing_key)
+    signature = None if signing is None else _sign(manifest, fields, signing)
     record = _record(recipe, inputs, sources, fields, mr_signer=None if signature is None else signature[0])
     report(f"MRENCLAVE {record.mr_enclave.hex()}")
     names = file_names(recipe.name)
@@ -103,15 +99,14 @@ def prepare(
 def _manifest(recipe: Recipe, files: tree.Files) -> bytes:
     digests = {f"{ROOTFS}/{path}": hashlib.sha256(data).digest() for path, data in files.items()}
     manifest = format_manifest(recipe, digests, recipe.lock.libsysdb.sha256)
-    if findings := insecure_options(parse_manifest(manifest)):
-        raise UntrustedError(f"manifest: {'; '.join(findings)}", code="insecure-manifest")
+    require_clean(lint(manifest, recipe.allow))
     return manifest
 
 
-def _sign(manifest: bytes, fields: Mapping[str, Any], key: RSAPrivateKey) -> tuple[bytes, bytes]:
+def _sign(manifest: bytes, fields: Mapping[str, Any], signing: Signing) -> tuple[bytes, bytes]:
     """MRSIGNER and the SIGSTRUCT."""
-    body = body_from_manifest(parse_manifest(manifest), fields["mr_enclave"], date=NO_DATE)
-    signed = sign_sigstruct(body, key)
+    body = body_from_manifest(parse_manifest(manifest), fields["mr_enclave"], date=signing.date)
+    signed = signing.signed(body)
     return signed.mr_signer, signed.to_bytes()
 
 
@@ -135,5 +130,6 @@ def _record(
         lock_sha256=recipe.lock.sha256,
         wheels=recipe.lock.wheels,
         inputs=inputs.texts(),
+        allow=recipe.allow,
         **fields,
     )

@@ -9,23 +9,31 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import click
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from rich.console import Console
 
-from assay.attest.gramine.attributes import verify_signed_for
+from assay.attest.gramine.attributes import body_from_manifest, verify_signed_for
+from assay.attest.gramine.layout import check_version
 from assay.attest.gramine.measure import measure as measure_enclave
 from assay.attest.gramine.options import parse_manifest
-from assay.attest.gramine.sigstruct import verify_sigstruct
+from assay.attest.gramine.sigstruct import NO_DATE, SigStruct, verify_sigstruct
+from assay.attest.gramine.sigstruct_view import parse_view, verify_view
 from assay.builder.build import build as build_recipe
 from assay.builder.compose import Inputs
 from assay.builder.output import BuildResult
+from assay.builder.signing import (
+    SignerInput,
+    Signing,
+    command_signing,
+    epoch_date,
+    key_signing,
+    load_private_key,
+    load_public_key,
+)
 from assay.builder.wheels import wheel_finder
-from assay.tlog.errors import MalformedError
 
 LOG_POLICY_FILE = "log-policy.txt"
 CA_FILE = "llm-ca.pem"
+FROM_EPOCH = "source-date-epoch"
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -40,6 +48,20 @@ _NEW = click.Path(path_type=Path)
 @click.option("--ca", type=_FILE, help=f"The CA bundle, PEM [default: RECIPE_DIR/{CA_FILE}].")
 @click.option("--wheels", type=_FOLDER, help="Take wheels from here only, and fetch nothing.")
 @click.option("--signing-key", type=_FILE, help="RSA-3072 key (PEM, exponent 3): write a SIGSTRUCT too.")
+@click.option("--signing-command", help="Sign with a program instead: input on stdin, 384 bytes on stdout.")
+@click.option("--signing-public-key", type=_FILE, help="The public key (PEM) of --signing-command.")
+@click.option(
+    "--signing-input",
+    type=click.Choice([item.value for item in SignerInput]),
+    default=SignerInput.DATA.value,
+    help="What --signing-command reads: 256 bytes, or their SHA-256 [default: data].",
+)
+@click.option(
+    "--date",
+    type=click.Choice(["none", FROM_EPOCH]),
+    default="none",
+    help="The SIGSTRUCT's date: 0000-00-00, or the day of SOURCE_DATE_EPOCH in UTC [default: none].",
+)
 @click.option("--force", is_flag=True, help="Replace another build in the folder.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def build(
@@ -50,6 +72,10 @@ def build(
     ca: Path | None,
     wheels: Path | None,
     signing_key: Path | None,
+    signing_command: str | None,
+    signing_public_key: Path | None,
+    signing_input: str,
+    date: str,
     force: bool,
     as_json: bool,
 ) -> None:
@@ -58,6 +84,7 @@ def build(
     The same recipe, sources, inputs and wheels give the same bytes on any machine.
     """
     console = Console(stderr=True, highlight=False)
+    signing = _signing(signing_key, signing_command, signing_public_key, reads=signing_input, date=date)
     inputs = Inputs(
         log_policy=_input(log_policy, recipe_dir / LOG_POLICY_FILE, option="--log-policy"),
         ca=_input(ca, recipe_dir / CA_FILE, option="--ca"),
@@ -69,7 +96,7 @@ def build(
         out,
         find_wheels=wheel_finder(wheels),
         report=lambda line: console.print(line, markup=False),
-        signing_key=None if signing_key is None else _load_signing_key(signing_key),
+        signing=signing,
         force=force,
     )
     _print_result(_build_json(result), as_json=as_json)
@@ -79,22 +106,40 @@ def build(
 @click.option("--manifest", type=_FILE, required=True, help="The .manifest.sgx file.")
 @click.option("--libpal", type=_FILE, required=True, help="The SGX libpal.so.")
 @click.option("--sigstruct", type=_FILE, help="A SIGSTRUCT (.sig) that must be for this enclave.")
+@click.option(
+    "--sigstruct-view", type=_FILE, help="JSON of gramine-sgx-sigstruct-view that must be of this enclave."
+)
+@click.option("--gramine-version", help="Refuse a version that lays enclaves out in another way.")
 @click.option("--sgxs", type=_NEW, help="Write the measured stream: its SHA-256 is MRENCLAVE.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def measure(manifest: Path, libpal: Path, sigstruct: Path | None, sgxs: Path | None, as_json: bool) -> None:
-    """Recompute MRENCLAVE from a manifest and libpal; check a SIGSTRUCT against it."""
+def measure(
+    manifest: Path,
+    libpal: Path,
+    sigstruct: Path | None,
+    sigstruct_view: Path | None,
+    gramine_version: str | None,
+    sgxs: Path | None,
+    as_json: bool,
+) -> None:
+    """Recompute MRENCLAVE from a manifest and libpal; check a SIGSTRUCT against it.
+
+    The layout is that of Gramine 1.5 to 1.9.
+    """
+    if gramine_version is not None:
+        check_version(gramine_version)
     text, image = manifest.read_bytes(), libpal.read_bytes()
     measured = measure_enclave(text, image)
-    mr_signer = None
+    signed = None
     if sigstruct is not None:
         signed = verify_sigstruct(sigstruct.read_bytes())
-        mr_signer = verify_signed_for(signed, parse_manifest(text), measured.mr_enclave).mr_signer
+        verify_signed_for(signed, parse_manifest(text), measured.mr_enclave)
+    if sigstruct_view is not None:
+        _check_view(sigstruct_view.read_bytes(), text, measured.mr_enclave, signed)
     if sgxs is not None:
-        with sgxs.open("wb") as sink:
-            measure_enclave(text, image, sink=sink)
+        _export(sgxs, text, image)
     result = {
         "mr_enclave": measured.mr_enclave.hex(),
-        "mr_signer": None if mr_signer is None else mr_signer.hex(),
+        "mr_signer": None if signed is None else signed.mr_signer.hex(),
         "enclave_size": measured.options.enclave_size,
         "edmm": measured.options.edmm,
         "threads": measured.options.max_threads,
@@ -104,6 +149,28 @@ def measure(manifest: Path, libpal: Path, sigstruct: Path | None, sgxs: Path | N
 
 commands: list[click.Command] = [build, measure]
 """What the builder adds to the program."""
+
+
+def _check_view(data: bytes, manifest: bytes, mr_enclave: bytes, signed: SigStruct | None) -> None:
+    view = parse_view(data)
+    if signed is not None:
+        verify_view(view, signed.body, mr_signer=signed.mr_signer)
+        return
+    date = view.fields.get("date", NO_DATE)
+    verify_view(
+        view, body_from_manifest(parse_manifest(manifest), mr_enclave, date=str(date)), mr_signer=None
+    )
+
+
+def _export(path: Path, manifest: bytes, image: bytes) -> None:
+    """Write the stream beside its place first, so that no half of it can be taken for the whole."""
+    unfinished = path.with_name(path.name + ".new")
+    try:
+        with unfinished.open("wb") as sink:
+            measure_enclave(manifest, image, sink=sink)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def _build_json(result: BuildResult) -> dict[str, object]:
@@ -122,14 +189,21 @@ def _input(given: Path | None, default: Path, *, option: str) -> bytes:
     return path.read_bytes()
 
 
-def _load_signing_key(path: Path) -> RSAPrivateKey:
-    try:
-        key = load_pem_private_key(path.read_bytes(), password=None)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise MalformedError(f"{path}: not an unencrypted private key in PEM") from error
-    if not isinstance(key, RSAPrivateKey):
-        raise MalformedError(f"{path}: not an RSA key")
-    return key
+def _signing(
+    key: Path | None, command: str | None, public_key: Path | None, *, reads: str, date: str
+) -> Signing | None:
+    if key is not None and command is not None:
+        raise click.UsageError("--signing-key and --signing-command exclude each other")
+    if (command is None) != (public_key is None):
+        raise click.UsageError("--signing-command and --signing-public-key need each other")
+    if key is None and command is None:
+        return None
+    day = epoch_date() if date == FROM_EPOCH else NO_DATE
+    if key is not None:
+        return key_signing(load_private_key(key), date=day)
+    assert command is not None
+    assert public_key is not None
+    return command_signing(command, load_public_key(public_key), reads=SignerInput(reads), date=day)
 
 
 def _print_result(result: Mapping[str, object], *, as_json: bool) -> None:

@@ -41,8 +41,6 @@ _FEATURE_DEFAULTS: Mapping[str, str] = {
     "pkru": "disabled",
 }
 
-_LOG_LEVELS = ("none", "error")
-
 
 def format_manifest(recipe: Recipe, trusted_files: Mapping[str, bytes], libsysdb_sha256: bytes) -> bytes:
     """Write the manifest of a recipe.
@@ -96,7 +94,7 @@ def read_canonical(manifest: bytes) -> dict[str, Any]:
     """
     table = parse_manifest(manifest)
     sgx, loader = _table(table, "sgx"), _table(table, "loader")
-    if tomli_w.dumps(_with_defaults(table, sgx)).encode() != manifest:
+    if canonical_text(table) != manifest:
         raise MalformedError("manifest: not the canonical text of its content", code="not-canonical")
     for item in (_table(loader, "entrypoint"), *trusted_entries(sgx)):
         strict.hex_bytes(_text(item, "sha256"), what="manifest: sha256", length=32)
@@ -117,45 +115,25 @@ def trusted_entries(sgx: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return entries
 
 
-def insecure_options(table: Mapping[str, Any]) -> list[str]:
-    """What in a manifest gives the host a say that the measurement does not show, one line each.
-
-    Beyond what Gramine itself warns of: environment variables passed through from the host, and files from
-    which arguments or environment are read, whose content Gramine does not check.
+def canonical_text(table: Mapping[str, Any]) -> bytes:
+    """What Gramine's tools write for a parsed manifest: its content with every default, serialised anew.
 
     Raises:
-        MalformedError: ``sgx``, ``loader`` or ``loader.env`` is no table.
+        MalformedError: ``sgx`` or its ``cpu_features`` is no table.
     """
-    sgx, loader = _table(table, "sgx", {}), _table(table, "loader", {})
-    findings = [f"{path}: an insecure option" for path in _insecure_keys(table)]
-    findings += [
-        f"loader.{name}: its content is not checked" for name in loader if name.endswith("_src_file")
-    ]
-    findings += [
-        f"loader.env.{name}: not a literal value"
-        for name, value in _table(loader, "env", {}).items()
-        if not (isinstance(value, str) or (isinstance(value, dict) and value.keys() == {"value"}))
-    ]
-    checks = {
-        "sgx.debug: the host can read a debug enclave": sgx.get("debug", False) is not False,
-        "sgx.enable_stats: needs a debug build": sgx.get("enable_stats", False) is not False,
-        "sgx.allowed_files: files without a digest": bool(sgx.get("allowed_files")),
-        "sgx.file_check_policy: not strict": sgx.get("file_check_policy", "strict") != "strict",
-        "loader.log_level: tells the host too much": loader.get("log_level", "error") not in _LOG_LEVELS,
-        "sgx.remote_attestation: not dcap, so nothing can be proven": sgx.get("remote_attestation") != "dcap",
-    }
-    return findings + [finding for finding, found in checks.items() if found]
+    return tomli_w.dumps(_with_defaults(table, _table(table, "sgx"))).encode()
 
 
-def _insecure_keys(value: object, prefix: str = "") -> list[str]:
-    match value:
-        case dict():
-            found = [prefix + name for name in value if name.startswith(("insecure__", "experimental__"))]
-            return found + [key for name in value for key in _insecure_keys(value[name], f"{prefix}{name}.")]
-        case list():
-            return [key for item in value for key in _insecure_keys(item, prefix)]
-        case _:
-            return []
+def missing_defaults(table: Mapping[str, Any]) -> list[str]:
+    """The options of ``[sgx]`` that Gramine's tools would add.
+
+    Raises:
+        MalformedError: see :func:`canonical_text`.
+    """
+    sgx = _table(table, "sgx")
+    features = _table(sgx, "cpu_features", {})
+    missing = [f"sgx.{name}" for name in _SGX_DEFAULTS if name not in sgx]
+    return missing + [f"sgx.cpu_features.{name}" for name in _FEATURE_DEFAULTS if name not in features]
 
 
 def _with_defaults(table: Mapping[str, Any], sgx: Mapping[str, Any]) -> dict[str, Any]:

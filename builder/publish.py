@@ -18,6 +18,7 @@ from assay.attest import dsse, entry, p256, statement
 from assay.attest.bundle import Bundle, format_bundle
 from assay.attest.entry import Attestation
 from assay.attest.statement import Digests, Provenance, Release, Statement
+from assay.builder.lint import lint, require_clean
 from assay.builder.output import BuildResult, file_names
 from assay.builder.record import BuildRecord
 from assay.client.log import LogClient, Submitted
@@ -72,7 +73,8 @@ def release_of(built: BuildResult, terms: ReleaseTerms) -> Release:
     """The release statement's predicate.
 
     Raises:
-        OSError: the SIGSTRUCT of a signed build cannot be read.
+        LogError: the linter refuses the manifest.
+        OSError: the manifest, or the SIGSTRUCT of a signed build, cannot be read.
     """
     record = built.record
     return Release(
@@ -93,6 +95,7 @@ def release_of(built: BuildResult, terms: ReleaseTerms) -> Release:
         valid_until_ms=terms.valid_until_ms,
         effective_after_ms=terms.effective_after_ms,
         supersedes=terms.supersedes,
+        lint=require_clean(lint(built.manifest.read_bytes(), record.allow)),
     )
 
 

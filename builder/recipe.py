@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from assay.attest.gramine.layout import check_version
 from assay.builder.tables import Table, parse_toml
 from assay.builder.tree import check_path
 from assay.builder.unpack import normalized
@@ -18,9 +19,6 @@ from assay.tlog.errors import MalformedError
 
 RECIPE_FILE = "recipe.toml"
 LOCK_FILE = "recipe.lock"
-GRAMINE_VERSIONS = ("1.5", "1.6.2", "1.7", "1.8", "1.9")
-"""The versions that share the layout which :mod:`assay.attest.gramine.layout` knows."""
-
 INPUTS = ("ca", "log_policy")
 
 _REQUIRED = (
@@ -106,6 +104,7 @@ class Recipe:
         files: files of the recipe's folder.
         inputs: where the log policy and the CA bundle go in the tree.
         wheels_target: the folder of the tree that wheels are unpacked into.
+        allow: rule of the linter -> why its findings are allowed.
         sha256: of ``recipe.toml``.
     """
 
@@ -121,6 +120,7 @@ class Recipe:
     files: tuple[Copy, ...]
     inputs: Mapping[str, str]
     wheels_target: str
+    allow: Mapping[str, str]
     lock: Lock
     sha256: bytes
 
@@ -146,16 +146,14 @@ def parse_recipe(recipe: bytes, lock: bytes) -> Recipe:
         recipe,
         what=RECIPE_FILE,
         required=_REQUIRED,
-        optional=("exclude", "files"),
+        optional=("allow", "exclude", "files"),
     )
     _check_format(table)
-    if (gramine_version := table.text("gramine_version")) not in GRAMINE_VERSIONS:
-        raise MalformedError(f"{RECIPE_FILE}: the layout of Gramine {gramine_version} is not known")
     return Recipe(
         name=_matching(table, "name", NAME),
         product=_matching(table, "product", NAME),
         release=_matching(table, "release", _VERSION),
-        gramine_version=gramine_version,
+        gramine_version=check_version(table.text("gramine_version")),
         epoch_s=table.integer("epoch_s", low=1, high=_MAX_EPOCH_S),
         enclave=_parse_enclave(table),
         process=_parse_process(table),
@@ -164,6 +162,7 @@ def parse_recipe(recipe: bytes, lock: bytes) -> Recipe:
         files=_parse_copies(table, "files"),
         inputs=_parse_inputs(table),
         wheels_target=_path(table, "wheels_target"),
+        allow=_parse_allow(table),
         lock=parse_lock(lock),
         sha256=hashlib.sha256(recipe).digest(),
     )
@@ -251,6 +250,14 @@ def _parse_copies(table: Table, key: str) -> tuple[Copy, ...]:
 def _parse_inputs(table: Table) -> dict[str, str]:
     inputs = Table(table.value("inputs"), what=table.name("inputs"), required=INPUTS)
     return {name: _path(inputs, name) for name in INPUTS}
+
+
+def _parse_allow(table: Table) -> dict[str, str]:
+    items = table.tables("allow", required=("rule", "reason"))
+    allow = {item.text("rule"): item.text("reason") for item in items}
+    if len(allow) != len(items):
+        raise MalformedError(f"{table.name('allow')}: a rule stands there twice")
+    return allow
 
 
 def _exclusion(entry: str) -> str:

@@ -37,6 +37,7 @@ class BuildRecord:
         trusted_files_sha256: of the same as a ``sha256sum`` listing.
         source_sha256: of the ``sha256sum`` listing of the measured source files, depth first.
         inputs: ``ca`` and ``log_policy``: their texts.
+        allow: rule of the linter -> why its findings are allowed.
     """
 
     name: str
@@ -66,6 +67,7 @@ class BuildRecord:
     lock_sha256: bytes
     wheels: tuple[LockedWheel, ...]
     inputs: Mapping[str, str]
+    allow: Mapping[str, str]
 
     def to_bytes(self) -> bytes:
         """Canonical JSON; the inverse of :func:`parse_record`."""
@@ -136,4 +138,5 @@ def _parse_fields(fields: Table) -> BuildRecord:
         for item in fields.tables("wheels", required=("file", "name", "sha256", "version"))
     )
     members["inputs"] = fields.documents("inputs")
+    members["allow"] = fields.documents("allow")
     return BuildRecord(**members)

@@ -19,7 +19,11 @@ from dataclasses import dataclass
 
 from assay.attest.gramine.elf import EXECUTE, PAGE_SIZE, READ, WRITE, Image, round_up
 from assay.attest.gramine.options import EnclaveOptions
+from assay.tlog import strict
 from assay.tlog.errors import MalformedError
+
+GRAMINE_VERSIONS = ("1.5", "1.6.2", "1.7", "1.8", "1.9")
+"""The versions whose layout this is. Another one's is not guessed: 1.4 already differs."""
 
 HEAP_FLOOR = 0x10000
 SSA_FRAME_SIZE = 0x4000
@@ -53,6 +57,21 @@ class Area:
     secinfo: int
     content: bytes | None = None
     measured: bool = True
+
+
+def check_version(version: str) -> str:
+    """Return a version of Gramine if its enclaves are laid out as here.
+
+    Raises:
+        MalformedError: an older or an unknown one (code ``gramine-version``).
+    """
+    if version not in GRAMINE_VERSIONS:
+        known = ", ".join(GRAMINE_VERSIONS)
+        raise MalformedError(
+            f"the layout of Gramine {strict.shown(version)} is not known; known are {known}",
+            code="gramine-version",
+        )
+    return version
 
 
 def layout(options: EnclaveOptions, manifest: bytes, image: Image) -> list[Area]:

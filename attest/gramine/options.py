@@ -19,6 +19,10 @@ MAX_ENCLAVE_SIZE = 1 << 40
 """The loader maps its debug information at 1 TiB, so an enclave ends there at the latest."""
 
 _SIZE = re.compile(r"([1-9][0-9]{0,18})([KMG]?)")
+_MIN_INTEGER, _MAX_INTEGER = (
+    -(2**63),
+    2**63 - 1,
+)  # TOML 1.0 promises no more, and the enclave's parser has no more
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
@@ -36,7 +40,8 @@ def parse_manifest(data: bytes) -> dict[str, Any]:
 
     Raises:
         MalformedError: too large, not UTF-8, a NUL (the loader's text would end there), not TOML, or a value
-            of a type that no manifest has (floats and dates, which the enclave's parser does not know).
+            that no manifest has (floats and dates, which the enclave's parser does not know; integers beyond 64
+            bits).
     """
     if len(data) > MAX_MANIFEST_SIZE:
         raise MalformedError(
@@ -74,10 +79,16 @@ def options_of(table: Mapping[str, Any]) -> EnclaveOptions:
         raise MalformedError("manifest: no table [sgx]")
     if sgx.get("enable_stats", False) is not False:
         raise MalformedError("manifest: sgx.enable_stats needs a debug build of libpal")
-    return EnclaveOptions(_size(sgx), _threads(sgx), _edmm(sgx))
+    return EnclaveOptions(enclave_size(sgx), max_threads(sgx), _edmm(sgx))
 
 
-def _size(sgx: Mapping[str, Any]) -> int:
+def enclave_size(sgx: Mapping[str, Any]) -> int:
+    """Read ``sgx.enclave_size``, bytes.
+
+    Raises:
+        MalformedError: absent, in a form that only the signer or only the loader reads, no power of two, or beyond
+            1024G.
+    """
     text = sgx.get("enclave_size")
     match = _SIZE.fullmatch(text) if isinstance(text, str) else None
     if match is None:
@@ -90,7 +101,12 @@ def _size(sgx: Mapping[str, Any]) -> int:
     return size
 
 
-def _threads(sgx: Mapping[str, Any]) -> int:
+def max_threads(sgx: Mapping[str, Any]) -> int:
+    """Read ``sgx.max_threads``.
+
+    Raises:
+        MalformedError: absent, or not 1 to 4096.
+    """
     threads = sgx.get("max_threads")
     if type(threads) is not int or not 1 <= threads <= MAX_THREADS:
         raise MalformedError(f"manifest: sgx.max_threads must be 1 to {MAX_THREADS}")
@@ -112,6 +128,8 @@ def _check_types(value: object, *, what: str) -> None:
         case list():
             for member in value:
                 _check_types(member, what=what)
+        case int() if not _MIN_INTEGER <= value <= _MAX_INTEGER:
+            raise MalformedError(f"{what}: an integer beyond 64 bits")
         case str() | int():
             pass
         case _:

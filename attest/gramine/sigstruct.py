@@ -22,12 +22,14 @@ deterministic. Q1 and Q2 help the processor to divide: with s and n they are s²
 import hashlib
 import re
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicNumbers
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey, RSAPublicNumbers
 
 from assay.tlog.errors import MalformedError, UntrustedError
 
@@ -45,6 +47,7 @@ _KEY_SIZE = 384
 _EXPONENT = 3
 _FIRST = struct.Struct("<16sI4s16sI84s")
 _SECOND = struct.Struct("<II2s2s16sQQQQ32s16s16sHH")
+_MAX_EPOCH_S = 253_402_300_799  # 9999-12-31T23:59:59Z
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
@@ -198,13 +201,47 @@ def sign_sigstruct(body: SignedBody, key: RSAPrivateKey) -> SigStruct:
     """Sign a body; the same body and key give the same bytes.
 
     Raises:
-        MalformedError: the key is not RSA-3072 with exponent 3, or a field of the body is malformed.
+        MalformedError: the key is not RSA-3072 with exponent 3 (code ``wrong-key``), or a field of the body is
+            malformed.
     """
-    public = key.public_key().public_numbers()
+    return sign_with(
+        body, key.public_key(), lambda signed: key.sign(signed, padding.PKCS1v15(), hashes.SHA256())
+    )
+
+
+def sign_with(body: SignedBody, public_key: RSAPublicKey, sign: Callable[[bytes], bytes]) -> SigStruct:
+    """Sign a body through something that holds the key: an HSM, a key service, another process.
+
+    Args:
+        body: what is signed.
+        public_key: the signer's.
+        sign: takes the 256 signed bytes and gives the RSASSA-PKCS1-v1_5 signature with SHA-256, 384 bytes, big-endian
+            as everywhere but in SIGSTRUCT (RFC 8017 section 8.2).
+
+    Raises:
+        MalformedError: see :func:`sign_sigstruct`.
+        UntrustedError: what the signer gave is no signature of its key over these bytes (code ``bad-signature``).
+        Exception: whatever ``sign`` raises.
+    """
+    public = public_key.public_numbers()
     if public.n.bit_length() != 8 * _KEY_SIZE or public.e != _EXPONENT:
         raise MalformedError("SIGSTRUCT: SGX signs with RSA-3072 and exponent 3 only", code="wrong-key")
-    signature = int.from_bytes(key.sign(body.to_bytes(), padding.PKCS1v15(), hashes.SHA256()), "big")
-    return SigStruct(body, public.n, signature, *_quotients(public.n, signature))
+    answer = sign(body.to_bytes())
+    if len(answer) != _KEY_SIZE or (signature := int.from_bytes(answer, "big")) >= public.n:
+        raise UntrustedError("SIGSTRUCT: the signer gave no RSA-3072 signature", code="bad-signature")
+    signed = SigStruct(body, public.n, signature, *_quotients(public.n, signature))
+    return verify_sigstruct(signed.to_bytes())
+
+
+def date_of(epoch_s: int) -> str:
+    """The UTC date of a time in Unix seconds, as :class:`SignedBody` has it.
+
+    Raises:
+        MalformedError: before 1970 or after 9999.
+    """
+    if not 0 <= epoch_s <= _MAX_EPOCH_S:
+        raise MalformedError(f"SIGSTRUCT: {epoch_s} seconds have no date in four digits")
+    return datetime.fromtimestamp(epoch_s, UTC).strftime("%Y-%m-%d")
 
 
 def _parse_body(first: bytes, second: bytes) -> SignedBody:

@@ -28,12 +28,17 @@ _COMMANDS = {
     "demo": ("assay.demo", "demo", "The whole story on this machine, on a simulated platform"),
     "enclave": ("assay.enclave.cli", "enclave", "Run an enclave, or a simulated device for one"),
     "keys": ("assay.client.keys", "keys", "Make and show keys"),
+    "lint": ("assay.builder.lint_cli", "lint", "Name what weakens a manifest, why, and the fix"),
     "log": ("assay.log_server.cli", "log", "Run a transparency log"),
     "measure": ("assay.builder.cli", "measure", "Recompute an MRENCLAVE; check a SIGSTRUCT against it"),
     "publish": ("assay.builder.publish_cli", "publish", "Publish a build's statements to a log"),
     "rebuild": ("assay.builder.publish_cli", "rebuild", "Rebuild a release and publish the verdict"),
     "verify": ("assay.client.cli", "verify", "Verify a bundle or release offline"),
-    "verify-quote": ("assay.client.quote_cli", "verify_quote", "Verify SGX and TDX quotes with their collateral"),
+    "verify-quote": (
+        "assay.client.quote_cli",
+        "verify_quote",
+        "Verify SGX and TDX quotes with their collateral",
+    ),
     "witness": ("assay.witness.cli", "witness", "Run a witness that cosigns checkpoints"),
 }
 """Command -> module, attribute, and the line that ``assay --help`` shows without importing the module."""

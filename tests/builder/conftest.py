@@ -89,7 +89,7 @@ mpx = "disabled"
 pkru = "disabled"
 
 [process]
-entrypoint = "/usr/bin/python3"
+entrypoint = "/app/main.py"
 argv = ["python3", "/app/main.py"]
 env = { LANG = "C.UTF-8" }
 mounts = [

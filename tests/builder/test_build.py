@@ -10,14 +10,28 @@ import time
 import tomllib
 
 import pytest
+import rfc8785
 
 from assay.attest.gramine.measure import measure
 from assay.attest.gramine.sigstruct import verify_sigstruct
+from assay.attest.statement import Statement, parse_statement, release_subjects
 from assay.builder import tree
 from assay.builder.build import build, prepare
 from assay.builder.compose import MAX_INPUT_SIZE, Inputs
+from assay.builder.output import load_build
+from assay.builder.publish import ReleaseTerms, release_of
+from assay.builder.signing import key_signing
 from assay.builder.wheels import wheel_finder
 from assay.tlog.errors import LogError, MalformedError, UnavailableError, UntrustedError
+
+TERMS = ReleaseTerms(
+    advisories=(),
+    valid_from_ms=1,
+    valid_until_ms=None,
+    effective_after_ms=1,
+    supersedes=None,
+    source_commit=None,
+)
 
 
 @pytest.fixture
@@ -161,7 +175,7 @@ def test_a_new_source_file_and_a_new_name_change_the_measurement(workshop, input
         ("isv_svn = 3", "isv_svn = 4"),
         ("edmm = true", "edmm = false"),
         ('"C.UTF-8"', '"C"'),
-        ('to = "app/main.py"', 'to = "app/start.py"'),
+        ('to = "app/top.py"', 'to = "app/high.py"'),
     ],
 )
 def test_changing_an_option_changes_the_measurement(workshop, inputs, old, new):
@@ -258,7 +272,7 @@ def test_modes_and_times_of_the_sources_do_not_matter(workshop, inputs):
 
 def test_a_signing_key_adds_a_sigstruct_and_nothing_else(workshop, inputs, signing_key):
     plain = prepared(workshop, inputs)
-    signed = prepared(workshop, inputs, signing_key=signing_key)
+    signed = prepared(workshop, inputs, signing=key_signing(signing_key))
     sigstruct = verify_sigstruct(signed.files["tiny.sig"])
     assert sigstruct.body.mr_enclave == plain.record.mr_enclave == signed.record.mr_enclave
     assert sigstruct.mr_signer == signed.record.mr_signer
@@ -345,10 +359,58 @@ def test_a_private_key_among_the_certificates_is_never_published(workshop, log_p
 
 def test_an_insecure_manifest_is_not_built(workshop, inputs):
     path = workshop.recipe / "recipe.toml"
-    path.write_text(path.read_text().replace('env = { LANG = "C.UTF-8" }', 'env = { insecure__x = "1" }'))
+    path.write_text(path.read_text().replace("_sgx_mrenclave", "_sgx_mrsigner"))
     with pytest.raises(UntrustedError) as refusal:
         prepared(workshop, inputs)
     assert refusal.value.code == "insecure-manifest"
+
+
+def allow(workshop, rule, reason):
+    path = workshop.recipe / "recipe.toml"
+    path.write_text(path.read_text() + f'[[allow]]\nrule = "{rule}"\nreason = "{reason}"\n')
+
+
+def test_an_allowance_of_the_recipe_lets_it_be_built_and_is_published(workshop, inputs, tmp_path):
+    test_an_insecure_manifest_is_not_built(workshop, inputs)
+    allow(workshop, "encrypted-key", "all enclaves of this signer share the state")
+    build(
+        workshop.recipe,
+        workshop.source,
+        inputs,
+        tmp_path / "out",
+        find_wheels=wheel_finder(workshop.wheels),
+        report=lambda line: None,
+    )
+    built = load_build(tmp_path / "out")
+    assert built.record.allow == {"encrypted-key": "all enclaves of this signer share the state"}
+    said = release_of(built, TERMS)
+    assert [(item.rule, item.where, item.reason) for item in said.lint.allowed] == [
+        ("encrypted-key", ("fs.mounts[1]",), "all enclaves of this signer share the state")
+    ]
+    assert said.lint.findings == ()
+    assert parse_statement(Statement(release_subjects(said), said).payload()).predicate == said
+
+
+@pytest.mark.parametrize("change", [{}, {"encrypted-key": "x", "debug": "y"}], ids=["removed", "more"])
+def test_a_build_whose_allowances_were_changed_is_not_published(workshop, inputs, tmp_path, change):
+    test_an_allowance_of_the_recipe_lets_it_be_built_and_is_published(workshop, inputs, tmp_path)
+    path = tmp_path / "out" / "build.json"
+    path.chmod(0o600)
+    path.write_bytes(rfc8785.dumps({**json.loads(path.read_bytes()), "allow": change}))
+    with pytest.raises(LogError) as refusal:
+        release_of(load_build(tmp_path / "out"), TERMS)
+    assert refusal.value.code in ("insecure-manifest", "unused-allowance")
+
+
+@pytest.mark.parametrize(
+    ("rule", "code"),
+    [("debug", "unused-allowance"), ("nonsense", "unknown-rule"), ("enclave-size", "not-allowable")],
+)
+def test_an_allowance_that_allows_nothing_stops_the_build(workshop, inputs, rule, code):
+    allow(workshop, rule, "why not")
+    with pytest.raises(MalformedError) as refusal:
+        prepared(workshop, inputs)
+    assert refusal.value.code == code
 
 
 def test_build_writes_what_prepare_computes(workshop, inputs, tmp_path):

@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from assay.attest.gramine.sigstruct import parse_sigstruct
 from assay.builder.cli import CA_FILE, LOG_POLICY_FILE, commands
@@ -188,3 +190,103 @@ def test_measure_needs_both_files(capsys, files, missing):
     arguments = list(measure(files))
     at = arguments.index(missing)
     assert run(capsys, *arguments[:at], *arguments[at + 2 :])[0] == 2
+
+
+@pytest.fixture
+def public_key(tmp_path, signing_key):
+    path = tmp_path / "public.pem"
+    path.write_bytes(signing_key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    return str(path)
+
+
+def test_a_signing_command_gives_the_sigstruct_of_its_key(
+    capsys, arguments, tmp_path, repository, public_key
+):
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed")
+    key = str(repository / "tests" / "vectors" / "gramine" / "test-signing-key-INSECURE.pem")
+    outside = ("--signing-command", f"openssl dgst -sha256 -sign {key}", "--signing-public-key", public_key)
+    assert run(capsys, *arguments, *outside)[0] == 0
+    by_command = (tmp_path / "out" / "tiny.sig").read_bytes()
+    shutil.rmtree(tmp_path / "out")
+    assert run(capsys, *arguments, "--signing-key", key)[0] == 0
+    assert (tmp_path / "out" / "tiny.sig").read_bytes() == by_command
+
+
+def test_a_signing_command_that_fails_builds_nothing(capsys, arguments, tmp_path, public_key):
+    options = ("--signing-command", "false", "--signing-public-key", public_key)
+    code, out, err = run(capsys, *arguments, *options)
+    assert (code, out) == (3, "")
+    assert "error[signer]" in err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--signing-command", "x"),
+        ("--signing-public-key", "PUBLIC"),
+        ("--signing-command", "x", "--signing-public-key", "PUBLIC", "--signing-key", "PUBLIC"),
+        ("--signing-input", "hash"),
+        ("--date", "2024-01-01"),
+    ],
+    ids=str,
+)
+def test_signing_options_that_contradict_are_usage_errors(capsys, arguments, public_key, options):
+    options = [public_key if option == "PUBLIC" else option for option in options]
+    code, out, _ = run(capsys, *arguments, *options)
+    assert (code, out) == (2, "")
+
+
+def test_the_date_comes_from_the_epoch_only_when_asked(capsys, arguments, tmp_path, repository, monkeypatch):
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1767225600")
+    key = str(repository / "tests" / "vectors" / "gramine" / "test-signing-key-INSECURE.pem")
+    for options, date in (((), "0000-00-00"), (("--date", "source-date-epoch"), "2026-01-01")):
+        assert run(capsys, *arguments, "--force", "--signing-key", key, *options)[0] == 0
+        assert parse_sigstruct((tmp_path / "out" / "tiny.sig").read_bytes()).body.date == date
+    monkeypatch.delenv("SOURCE_DATE_EPOCH")
+    code, _, err = run(capsys, *arguments, "--force", "--signing-key", key, "--date", "source-date-epoch")
+    assert code == 1
+    assert "error[no-epoch]" in err
+
+
+def view_of(tiny, *, verbose):
+    said = tiny.values["sigstruct"]
+    names = ["mr_signer", "mr_enclave", "isv_prod_id", "isv_svn", "debug_enclave"]
+    if verbose:
+        names += ["attribute_flags", "attribute_flags_mask", "attribute_xfrms", "attribute_xfrm_mask"]
+        names += ["misc_select", "misc_mask", "date"]
+    return {name: said[name] for name in names}
+
+
+@pytest.mark.parametrize("verbose", [False, True])
+@pytest.mark.parametrize("with_sigstruct", [False, True])
+def test_measure_compares_a_sigstruct_view(capsys, files, tiny, tmp_path, verbose, with_sigstruct):
+    more = ("--sigstruct", files["sigstruct"]) if with_sigstruct else ()
+    path = tmp_path / "view.json"
+    view = view_of(tiny, verbose=verbose)
+    path.write_text(json.dumps(view, indent=4))
+    code, out, _ = run(capsys, *measure(files, "--sigstruct-view", str(path), "--json", *more))
+    assert code == 0
+    assert json.loads(out)["mr_enclave"] == view["mr_enclave"]
+    for name in ("mr_enclave", *(("mr_signer",) if with_sigstruct else ())):
+        path.write_text(json.dumps({**view, name: "00" * 32}))
+        code, out, err = run(capsys, *measure(files, "--sigstruct-view", str(path), *more))
+        assert (code, out) == (1, "")
+        assert "error[sigstruct-mismatch]" in err
+
+
+def test_measure_refuses_versions_that_it_does_not_know(capsys, files):
+    assert run(capsys, *measure(files, "--gramine-version", "1.9"))[0] == 0
+    for version in ("1.4", "1.10", "2.0", "1.9\n"):
+        code, out, err = run(capsys, *measure(files, "--gramine-version", version))
+        assert (code, out) == (1, "")
+        assert "error[gramine-version]" in err
+
+
+def test_an_sgxs_export_that_fails_leaves_the_old_file(capsys, files, tmp_path):
+    target = tmp_path / "out.sgxs"
+    target.write_bytes(b"old")
+    (tmp_path / "out.sgxs.new").mkdir()
+    assert run(capsys, *measure(files, "--sgxs", str(target)))[0] == 1
+    assert target.read_bytes() == b"old"

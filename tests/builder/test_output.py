@@ -14,6 +14,7 @@ from assay.builder.build import prepare
 from assay.builder.compose import Inputs
 from assay.builder.output import load_build, measured_fields, write_build
 from assay.builder.record import parse_record
+from assay.builder.signing import key_signing
 from assay.builder.wheels import wheel_finder
 from assay.tlog.errors import LogError, MalformedError, UntrustedError
 
@@ -26,7 +27,7 @@ def built(workshop, log_policy, ca_pem, signing_key):
         Inputs(log_policy, ca_pem),
         find_wheels=wheel_finder(workshop.wheels),
         report=lambda line: None,
-        signing_key=signing_key,
+        signing=key_signing(signing_key),
     )
 
 
@@ -146,6 +147,8 @@ def test_a_sigstruct_for_another_enclave_is_refused(out, built, signing_key):
         {"attribute_flags": 4},
         {"inputs": {"ca": 1}},
         {"inputs": []},
+        {"allow": {"debug": 1}},
+        {"allow": []},
         {"wheels": {}},
         {"trusted_files": [{"path": "x"}]},
     ],

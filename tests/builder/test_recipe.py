@@ -97,6 +97,32 @@ def test_recipes_in_another_form_are_refused(text, old, new):
         parse_recipe(text.replace(old, new, 1).encode(), LOCK.encode())
 
 
+ALLOW = '[[allow]]\nrule = "debug"\nreason = "a test"\n'
+
+
+def test_allowances_are_read_with_their_reasons(text):
+    assert parse_recipe(text.encode(), LOCK.encode()).allow == {}
+    assert parse_recipe((text + ALLOW).encode(), LOCK.encode()).allow == {"debug": "a test"}
+
+
+@pytest.mark.parametrize(
+    "allow",
+    [
+        ALLOW + ALLOW,
+        ALLOW.replace('reason = "a test"\n', ""),
+        ALLOW.replace('"a test"', '""'),
+        ALLOW.replace('"a test"', "1"),
+        ALLOW.replace('rule = "debug"\n', ""),
+        ALLOW + "where = 1\n",
+        ALLOW.replace("[[allow]]", "[allow]"),
+    ],
+    ids=range(7),
+)
+def test_allowances_in_another_form_are_refused(text, allow):
+    with pytest.raises(MalformedError):
+        parse_recipe((text + allow).encode(), LOCK.encode())
+
+
 def test_a_lock_is_read():
     lock = parse_lock(LOCK.encode())
     assert lock.wheels == (LockedWheel("demo", "1.0", "demo-1.0-py3-none-any.whl", bytes.fromhex(DIGEST)),)

@@ -10,6 +10,8 @@ import pytest
 
 from assay.attest.gramine.elf import parse_elf
 from assay.builder.compose import Inputs, compose, read_locked, source_files
+from assay.builder.lint import lint, require_clean
+from assay.builder.manifest import format_manifest
 from assay.builder.recipe import load_recipe
 
 ENTRY = "assay.enclave.agent"
@@ -102,3 +104,12 @@ def test_the_real_tree_composes(repository, standin, recipe, log_policy, ca_pem,
     assert files["app/config.toml"] == (standin / "agent.toml").read_bytes()
     assert hashlib.sha256(files["app/llm-ca.pem"]).digest() == hashlib.sha256(ca_pem).digest()
     assert not [path for path in files if "simulated" in path or path.endswith("/cli.py")]
+
+
+@pytest.mark.parametrize("name", ["agent-standin", "agent-simulated"])
+def test_the_linter_finds_only_what_the_recipe_admits(repository, name):
+    recipe = load_recipe(repository / "reproducible" / name)
+    manifest = format_manifest(recipe, {"rootfs/app/main.py": bytes(32)}, bytes(32))
+    linted = lint(manifest, recipe.allow)
+    assert [item.rule for item in require_clean(linted).allowed] == ["entrypoint-unverified"]
+    assert "not measured" in recipe.allow["entrypoint-unverified"]

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assay.attest.gramine.elf import parse_elf
-from assay.attest.gramine.layout import layout
+from assay.attest.gramine.layout import Area, layout
 from assay.attest.gramine.measure import measure, stream
 from assay.attest.gramine.options import parse_options
 from assay.tlog.errors import MalformedError
@@ -189,4 +189,26 @@ def test_the_stream_comes_in_bounded_pieces(tiny):
     manifest = tiny.manifest.replace(b'"64M"', b'"4G"')
     options = parse_options(manifest)
     pieces = stream(options.enclave_size, layout(options, manifest, parse_elf(tiny.libpal)))
-    assert max(len(piece) for piece in pieces) <= 4 << 20
+    assert max(len(piece) for piece in pieces) <= 2 << 20
+
+
+@pytest.mark.parametrize(
+    ("start", "pages"),
+    [
+        (0x10000, 1),
+        (0x10000, 4096),
+        (0, 4096),
+        (0xFFF000, 2),
+        (0x1000000 - 0x3000, 4096 + 6),
+        (0xFF000000 - 0x1000, 2 * 4096),
+        (2**32 - 0x2000, 4),
+        (2**32 - 0x1000, 4096 + 2),
+        (2**39 + 2**32 - 0x1000, 4098),
+    ],
+)
+def test_free_pages_are_recorded_one_by_one_whatever_their_addresses(start, pages):
+    area = Area("free", start, start + pages * 4096, 0x207, measured=False)
+    records = b"".join(stream(1 << 40, [area]))[64:]
+    assert records == b"".join(
+        struct.pack("<8sQQ40x", b"EADD", start + number * 4096, 0x207) for number in range(pages)
+    )
