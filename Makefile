@@ -43,3 +43,4 @@ faults: env
 bench: env
 	$(BIN)/python bench/log.py
 	$(BIN)/python bench/quotes.py
+	$(BIN)/python bench/measure.py
