@@ -26,6 +26,7 @@ _COMMANDS = {
     "ask": ("assay.client.cli", "ask", "Ask an enclave, after verifying it; keep the proof"),
     "build": ("assay.builder.cli", "build", "Build an enclave image reproducibly"),
     "demo": ("assay.demo", "demo", "The whole story on this machine, on a simulated platform"),
+    "diff": ("assay.builder.diff_cli", "diff", "Explain why two builds differ"),
     "enclave": ("assay.enclave.cli", "enclave", "Run an enclave, or a simulated device for one"),
     "keys": ("assay.client.keys", "keys", "Make and show keys"),
     "log": ("assay.log_server.cli", "log", "Run a transparency log"),
@@ -33,7 +34,11 @@ _COMMANDS = {
     "publish": ("assay.builder.publish_cli", "publish", "Publish a build's statements to a log"),
     "rebuild": ("assay.builder.publish_cli", "rebuild", "Rebuild a release and publish the verdict"),
     "verify": ("assay.client.cli", "verify", "Verify a bundle or release offline"),
-    "verify-quote": ("assay.client.quote_cli", "verify_quote", "Verify SGX and TDX quotes with their collateral"),
+    "verify-quote": (
+        "assay.client.quote_cli",
+        "verify_quote",
+        "Verify SGX and TDX quotes with their collateral",
+    ),
     "witness": ("assay.witness.cli", "witness", "Run a witness that cosigns checkpoints"),
 }
 """Command -> module, attribute, and the line that ``assay --help`` shows without importing the module."""
