@@ -129,6 +129,22 @@ class Difference:
         }
 
 
+def lines_of(found: Difference, *, max_lines: int) -> list[str]:
+    """The comparison in at most ``max_lines`` lines, each with one change; the first is the cause."""
+    lines = [found.cause]
+    for part in found.sections:
+        lines += [f"{part.topic}: {_line(change)}" for change in part.changes]
+    more = len(lines) + sum(part.omitted for part in found.sections) - max_lines
+    return lines if more <= 0 else [*lines[: max_lines - 1], f"and {more + 1} more"]
+
+
+def _line(change: Change) -> str:
+    note = f" ({change.note})" if change.note else ""
+    if change.a is None and change.b is None:
+        return change.what + note
+    return f"{change.what}: {change.a or 'absent'} -> {change.b or 'absent'}{note}"
+
+
 def section(topic: Topic, changes: Iterable[Change]) -> Section:
     """A section of at most :data:`MAX_CHANGES` changes; the rest is counted."""
     found = tuple(changes)
