@@ -44,7 +44,6 @@ from assay.tlog.errors import LogError, MalformedError, UntrustedError
 from assay.tlog.merkle import Hash
 from assay.tlog.tlog_proof import verify_proof
 
-
 _DIFFERENCES_SIZE = 12_288
 """Bytes of all lines on what differs: with the end of the log they must fit into one statement."""
 

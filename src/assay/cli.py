@@ -28,6 +28,11 @@ _COMMANDS = {
     "demo": ("assay.demo", "demo", "The whole story on this machine, on a simulated platform"),
     "diff": ("assay.builder.diff_cli", "diff", "Explain why two builds differ"),
     "enclave": ("assay.enclave.cli", "enclave", "Run an enclave, or a simulated device for one"),
+    "import": (
+        "assay.builder.import_cli",
+        "import_group",
+        "Read and verify SIGSTRUCTs that others published",
+    ),
     "keys": ("assay.client.keys", "keys", "Make and show keys"),
     "log": ("assay.log_server.cli", "log", "Run a transparency log"),
     "measure": ("assay.builder.cli", "measure", "Recompute an MRENCLAVE; check a SIGSTRUCT against it"),
