@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import islice
 from typing import Any
 
 MAX_VALUE_LENGTH = 160
@@ -146,9 +147,10 @@ def _line(change: Change) -> str:
 
 
 def section(topic: Topic, changes: Iterable[Change]) -> Section:
-    """A section of at most :data:`MAX_CHANGES` changes; the rest is counted."""
-    found = tuple(changes)
-    return Section(topic, found[:MAX_CHANGES], max(0, len(found) - MAX_CHANGES))
+    """A section of the first :data:`MAX_CHANGES` changes; the rest is counted and not kept."""
+    rest = iter(changes)
+    kept = tuple(islice(rest, MAX_CHANGES))
+    return Section(topic, kept, sum(1 for _ in rest))
 
 
 def shown(value: object) -> str:

@@ -91,10 +91,10 @@ def _import_all(files: tuple[Path, ...]) -> Iterator[Imported]:
     console = Console(stderr=True, highlight=False)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         for path in files:
-            task = bar.add_task(printable(f"verifying {path.name}"), total=path.stat().st_size)
+            task = bar.add_task(printable(f"verifying {path.name}"), total=None)
             if _is_leaves(path):
-                for line, each in _read_leaves(path):
-                    bar.advance(task, line)
+                for each in import_leaves(path.name, _lines(path)):
+                    bar.advance(task)
                     yield each
             else:
                 yield import_sigstruct(path.name, read_bounded(path, SIGSTRUCT_SIZE + 1))
@@ -105,22 +105,12 @@ def _is_leaves(path: Path) -> bool:
         return file.read(1) == b"{"
 
 
-def _read_leaves(path: Path) -> Iterator[tuple[int, Imported]]:
-    """Every leaf of a file, and how many bytes its line has."""
-    sizes: list[int] = []
-
-    def lines() -> Iterator[bytes]:
-        with path.open("rb") as file:
-            while line := file.readline(MAX_LEAF_SIZE + 2):
-                if len(line) > MAX_LEAF_SIZE + 1:
-                    raise MalformedError(
-                        f"{path}: a line of more than {MAX_LEAF_SIZE} bytes", code="too-large"
-                    )
-                sizes.append(len(line))
-                yield line
-
-    for each in import_leaves(path.name, lines()):
-        yield sizes.pop(), each
+def _lines(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while line := file.readline(MAX_LEAF_SIZE + 2):
+            if len(line) > MAX_LEAF_SIZE + 1:
+                raise MalformedError(f"{path}: a line of more than {MAX_LEAF_SIZE} bytes", code="too-large")
+            yield line
 
 
 def _place(imported: tuple[Imported, ...], head: Checkpoint, proofs: Path | None) -> dict[Hash, Placed]:

@@ -19,7 +19,7 @@ from assay.tlog.errors import LogError, MalformedError
 from assay.tlog.merkle import Hash
 
 MAX_LEAF_SIZE = 65_536
-MAX_LEAVES = 1_000_000
+MAX_LEAVES = 200_000
 _MAX_SOURCES = 256
 
 
