@@ -6,6 +6,7 @@ text, the loadable segments of libpal, and the layout of a Gramine version. So i
 
 import hashlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from assay.attest.gramine.elf import Image, Segment
 from assay.builder.difference import (
@@ -18,7 +19,7 @@ from assay.builder.difference import (
     cut,
     section,
 )
-from assay.builder.manifest_diff import ManifestChanges, compare_manifests
+from assay.builder.manifest_diff import compare_manifests
 from assay.builder.side import Side
 
 _MAX_REASONS = 4
@@ -28,16 +29,14 @@ _LIBPAL_FILE = "the file's SHA-256"
 def compare(a: Side, b: Side) -> Difference:
     """Compare two sides; what only one of them can know is left out."""
     sections = tuple(found for found in _sections(a, b) if found.changes)
-    measured = _measured(a, b, sections)
+    measured = _measured(a, b)
     same = not sections and measured is not Measured.DIFFERENT and _have_in_common(a, b)
-    return Difference(a.label, b.label, sections, same, measured, _cause(a, b, sections, measured))
+    cause = _cause(a, b, sections, measured) + _contradiction(sections)
+    return Difference(a.label, b.label, sections, same, measured, cause)
 
 
 def _sections(a: Side, b: Side) -> Iterator[Section]:
-    changes = _manifest_changes(a, b)
-    yield section(Topic.FILES, _with_origins(changes.files, a, b))
-    yield section(Topic.MANIFEST, changes.keys)
-    yield section(Topic.ORDER, changes.order)
+    yield from _manifest_sections(a, b)
     yield section(Topic.LIBPAL, _libpal(a, b))
     yield section(Topic.ENCLAVE, _enclave(a, b))
     yield section(Topic.WHEELS, _wheels(a, b))
@@ -49,18 +48,18 @@ def _sections(a: Side, b: Side) -> Iterator[Section]:
     yield section(Topic.FOLDER, [*_doubts("A", a), *_doubts("B", b)])
 
 
-def _manifest_changes(a: Side, b: Side) -> ManifestChanges:
+def _manifest_sections(a: Side, b: Side) -> tuple[Section, ...]:
+    if _evidence(a, b, lambda side: side.manifest_sha256) is not False:
+        return ()
     if a.manifest is None or b.manifest is None:
-        if a.manifest_sha256 is None or b.manifest_sha256 is None or a.manifest_sha256 == b.manifest_sha256:
-            return ManifestChanges((), (), ())
+        digests = [side.manifest_sha256.hex() for side in (a, b) if side.manifest_sha256 is not None]
         note = "the text itself is not at hand on both sides"
-        hashes = Change("SHA-256 of the manifest", a.manifest_sha256.hex(), b.manifest_sha256.hex(), note)
-        return ManifestChanges((), (hashes,), ())
-    changes = compare_manifests(a.manifest, b.manifest)
-    if changes == ManifestChanges((), (), ()) and a.manifest_sha256 != b.manifest_sha256:
+        return (section(Topic.MANIFEST, [Change("SHA-256", *digests, note)]),)
+    files, keys, order = compare_manifests(a.manifest, b.manifest)
+    if not (files.count or keys.count or order.count):
         note = "the same content in another spelling: white space, quotes or comments"
-        return ManifestChanges((), (), (Change("the text of the manifest", None, None, note),))
-    return changes
+        order = section(Topic.ORDER, [Change("the text", None, None, note)])
+    return replace(files, changes=tuple(_with_origins(files.changes, a, b))), keys, order
 
 
 def _with_origins(changes: tuple[Change, ...], a: Side, b: Side) -> Iterator[Change]:
@@ -148,9 +147,9 @@ def _evidence(a: Side, b: Side, of: Callable[[Side], bytes | None]) -> bool | No
     return None if left is None or right is None else left == right
 
 
-def _measured(a: Side, b: Side, sections: tuple[Section, ...]) -> Measured:
+def _measured(a: Side, b: Side) -> Measured:
     manifest = _evidence(a, b, lambda side: side.manifest_sha256)
-    libpal = _loaded_equally(a, b, sections)
+    libpal = _loaded_equally(a, b)
     enclave = _evidence(a, b, lambda side: side.label.mr_enclave)
     if manifest is False or libpal is False:
         return Measured.DIFFERENT
@@ -161,7 +160,7 @@ def _measured(a: Side, b: Side, sections: tuple[Section, ...]) -> Measured:
     return Measured.EQUAL if enclave else Measured.DIFFERENT
 
 
-def _loaded_equally(a: Side, b: Side, sections: tuple[Section, ...]) -> bool | None:
+def _loaded_equally(a: Side, b: Side) -> bool | None:
     """Whether libpal's segments are equal; None if that is not known: another file may load the same."""
     equal = _evidence(a, b, lambda side: side.libpal_sha256)
     if equal is not False:
@@ -206,6 +205,16 @@ def _layout_cause(a: Side, b: Side) -> str:
         "MRENCLAVE differs although the manifest and libpal are equal: the layout differs, as it does between "
         f"versions of Gramine ({said}), or one of the two values is wrong."
     )
+
+
+def _contradiction(sections: tuple[Section, ...]) -> str:
+    """A sentence on a folder that does not hold what it says, if there is one."""
+    for found in sections:
+        if found.topic is Topic.FOLDER:
+            first = found.changes[0]
+            more = f" (and {found.count - 1} more)" if found.count > 1 else ""
+            return f" But a folder contradicts itself, {first.what}: {first.note}{more}."
+    return ""
 
 
 def _outside(sections: tuple[Section, ...]) -> str:

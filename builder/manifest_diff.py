@@ -7,11 +7,10 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from assay.attest.gramine.options import parse_manifest
-from assay.builder.difference import Change, cut, shown
+from assay.builder.difference import Change, Section, Topic, cut, section, shown
 from assay.builder.fingerprint import fingerprint, same_but_for_order
 from assay.tlog.errors import MalformedError
 
@@ -21,17 +20,8 @@ _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _IDENTITIES = ("path", "uri")
 """Members by which the tables of a list are matched, if each table has another: mounts have a path."""
 
-Trusted = tuple[str, str | None]
-"""A URI and its SHA-256 in hex, or None if the manifest leaves it to whoever signs."""
-
-
-@dataclass(frozen=True, slots=True)
-class ManifestChanges:
-    """Three kinds of difference between two manifests."""
-
-    files: tuple[Change, ...]
-    keys: tuple[Change, ...]
-    order: tuple[Change, ...]
+Trusted = tuple[str, str]
+"""A URI, and its SHA-256 in hex; or in words what stands there instead or besides."""
 
 
 def read_manifest(data: bytes) -> dict[str, Any]:
@@ -65,30 +55,34 @@ def path_of(uri: str) -> str:
     return uri.removeprefix("file:")
 
 
-def compare_manifests(a: Mapping[str, Any], b: Mapping[str, Any]) -> ManifestChanges:
-    """Compare two manifests of :func:`read_manifest`."""
+def compare_manifests(a: Mapping[str, Any], b: Mapping[str, Any]) -> tuple[Section, Section, Section]:
+    """Compare two manifests of :func:`read_manifest`: trusted files, other keys, and what is only order."""
     files_a, files_b = trusted_of(a), trusted_of(b)
-    files = list(_compare_files(files_a, files_b))
+    files = section(Topic.FILES, _compare_files(files_a, files_b))
     rest_a, rest_b = _without_files(a), _without_files(b)
-    keys: list[Change] = []
-    order: list[Change] = []
-    if not files and files_a != files_b:
-        order.append(_order_change(_TRUSTED_FILES, files_a))
-    for is_order, change in _compare("", rest_a, rest_b):
-        (order if is_order else keys).append(change)
-    if not files and not keys and not order and json.dumps(a) != json.dumps(b):
+    keys = section(
+        Topic.MANIFEST, (change for is_order, change in _compare("", rest_a, rest_b) if not is_order)
+    )
+    order = [change for is_order, change in _compare("", rest_a, rest_b) if is_order]
+    if not files.count and files_a != files_b:
+        order.insert(0, _order_change(_TRUSTED_FILES, files_a))
+    if not files.count and not keys.count and not order and json.dumps(a) != json.dumps(b):
         order.append(_order_change("the order of keys", a))
-    return ManifestChanges(tuple(files), tuple(keys), tuple(order))
+    return files, keys, section(Topic.ORDER, order)
 
 
 def _trusted(entry: object) -> Trusted:
     match entry:
         case str(uri):
-            return uri, None
-        case {"uri": str(uri), "sha256": str(digest)}:
-            return uri, digest
-        case {"uri": str(uri)} if "sha256" not in entry:
-            return uri, None
+            return uri, "a bare URI without sha256"
+        case {"uri": str(uri), **others}:
+            digest = others.pop("sha256", None)
+            text = (
+                digest
+                if isinstance(digest, str)
+                else f"sha256 {'absent' if digest is None else shown(digest)}"
+            )
+            return uri, f"{text} {json.dumps(others, sort_keys=True)}" if others else text
         case _:
             raise MalformedError(
                 f"manifest: {_TRUSTED_FILES}: {shown(entry)} is neither a URI nor a table with one"
@@ -102,30 +96,25 @@ def _without_files(table: Mapping[str, Any]) -> dict[str, Any]:
 
 def _compare_files(a: Sequence[Trusted], b: Sequence[Trusted]) -> Iterator[Change]:
     in_a, in_b = _by_uri(a), _by_uri(b)
-    names_a, names_b = _names_by_digest(a), _names_by_digest(b)
+    of_a, of_b = ({text: uri for uri, text in reversed(files)} for files in (a, b))
     for uri in sorted(in_a.keys() | in_b.keys()):
         old, new = in_a.get(uri), in_b.get(uri)
         if old == new:
             continue
         note = ""
-        if old is None and (twin := names_a.get(new)) is not None and twin not in in_b:
+        if new is not None and old is None and (twin := of_a.get(new)) is not None and twin not in in_b:
             note = f"the content of A's {path_of(twin)}"
-        elif new is None and (twin := names_b.get(old)) is not None and twin not in in_a:
+        elif old is not None and new is None and (twin := of_b.get(old)) is not None and twin not in in_a:
             note = f"the content of B's {path_of(twin)}"
         yield Change(cut(path_of(uri)), _cut(old), _cut(new), cut(note))
 
 
 def _by_uri(files: Sequence[Trusted]) -> dict[str, str]:
     """URI -> digest; of a URI that is listed more than once, all digests."""
-    found: dict[str, str] = {}
-    for uri, digest in files:
-        text = digest or "no sha256"
-        found[uri] = f"{found[uri]}, {text}" if uri in found else text
-    return found
-
-
-def _names_by_digest(files: Sequence[Trusted]) -> dict[str | None, str]:
-    return {digest: uri for uri, digest in reversed(files) if digest is not None}
+    found: dict[str, list[str]] = {}
+    for uri, text in files:
+        found.setdefault(uri, []).append(text)
+    return {uri: ", ".join(sorted(texts)) for uri, texts in found.items()}
 
 
 def _compare(path: str, a: Any, b: Any) -> Iterator[tuple[bool, Change]]:
@@ -149,9 +138,8 @@ def _compare_lists(path: str, a: list[Any], b: list[Any]) -> Iterator[tuple[bool
     if fingerprint(a) == fingerprint(b) and same_but_for_order(a, b):
         yield True, _order_change(path, a)
         return
-    by_name_a, by_name_b = _by_identity(a), _by_identity(b)
-    if by_name_a is not None and by_name_b is not None:
-        yield from _compare_named(path, by_name_a, by_name_b)
+    if (named := _by_identity(a, b)) is not None:
+        yield from _compare_named(path, *named)
     elif len(a) == len(b):
         for index, (old, new) in enumerate(zip(a, b, strict=True)):
             yield from _compare(f"{path}[{index}]", old, new)
@@ -181,14 +169,14 @@ def _only_in_one(path: str, a: list[Any], b: list[Any]) -> Iterator[Change]:
         yield Change(cut(f"{path}[]"), None, cut(text))
 
 
-def _by_identity(items: list[Any]) -> dict[str, Any] | None:
-    """The tables of a list by a member that tells them apart, or None if there is none."""
-    if not all(isinstance(item, dict) for item in items):
+def _by_identity(a: list[Any], b: list[Any]) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """The tables of two lists by a member that tells them apart in both, or None if there is none."""
+    if not all(isinstance(item, dict) for item in (*a, *b)):
         return None
     for name in _IDENTITIES:
-        found = {item.get(name): item for item in items if isinstance(item.get(name), str)}
-        if len(found) == len(items):
-            return found
+        in_a, in_b = ({item[name]: item for item in x if isinstance(item.get(name), str)} for x in (a, b))
+        if (len(in_a), len(in_b)) == (len(a), len(b)):
+            return in_a, in_b
     return None
 
 

@@ -38,7 +38,7 @@ class Side:
         image: libpal as it is loaded; ``libpal_sha256`` is of the whole file.
         options: size, threads and EDMM.
         launch: fields of the SIGSTRUCT by Gramine's names, as text: of a real one, or as the manifest gives them.
-        signed: whether there is a SIGSTRUCT; None if this kind does not say.
+        signed: whether a build has a SIGSTRUCT; None for everything else.
         wheels: by package.
         inputs: SHA-256 in hex of each input of the build.
         facts: further texts by name that both of one kind have: versions and digests.
@@ -149,7 +149,7 @@ def side_of_sigstruct(name: str, data: bytes) -> Side:
     """
     signed = verify_sigstruct(data)
     launch = _signed_launch(signed)
-    return Side(label=Label("sigstruct", name, signed.body.mr_enclave), launch=launch, signed=True)
+    return Side(label=Label("sigstruct", name, signed.body.mr_enclave), launch=launch)
 
 
 def side_of_release(release: Release, provenance: Provenance | None = None) -> Side:
