@@ -97,12 +97,16 @@ def _import_all(files: tuple[Path, ...]) -> Iterator[Imported]:
                     bar.advance(task)
                     yield each
             else:
-                yield import_sigstruct(path.name, read_bounded(path, SIGSTRUCT_SIZE + 1))
+                yield import_sigstruct(path.name, _start(path, SIGSTRUCT_SIZE + 1))
 
 
 def _is_leaves(path: Path) -> bool:
+    return _start(path, 1) == b"{"
+
+
+def _start(path: Path, size: int) -> bytes:
     with path.open("rb") as file:
-        return file.read(1) == b"{"
+        return file.read(size)
 
 
 def _lines(path: Path) -> Iterator[bytes]:
