@@ -49,12 +49,12 @@ def _sections(a: Side, b: Side) -> Iterator[Section]:
 
 
 def _manifest_sections(a: Side, b: Side) -> tuple[Section, ...]:
-    if _evidence(a, b, lambda side: side.manifest_sha256) is not False:
+    left, right = a.manifest_sha256, b.manifest_sha256
+    if left is None or right is None or left == right:
         return ()
     if a.manifest is None or b.manifest is None:
-        digests = [side.manifest_sha256.hex() for side in (a, b) if side.manifest_sha256 is not None]
         note = "the text itself is not at hand on both sides"
-        return (section(Topic.MANIFEST, [Change("SHA-256", *digests, note)]),)
+        return (section(Topic.MANIFEST, [Change("SHA-256", left.hex(), right.hex(), note)]),)
     files, keys, order = compare_manifests(a.manifest, b.manifest)
     if not (files.count or keys.count or order.count):
         note = "the same content in another spelling: white space, quotes or comments"
