@@ -427,6 +427,12 @@ def test_trusted_files_in_another_order_are_order_only():
     assert found.cause.startswith("MRENCLAVE must differ")
 
 
+def test_a_changed_and_reordered_list_is_named_as_both():
+    first, second = BASE["fs"]["mounts"]
+    found = manifests(BASE, {**BASE, "fs": {"mounts": [second, {**first, "uri": "file:c"}]}})
+    assert topics(found) == {"manifest": ['fs.mounts["/a"].uri'], "order only": ["fs.mounts"]}
+
+
 def test_keys_in_another_order_are_order_only():
     found = manifests(BASE, dict(reversed(BASE.items())))
     assert topics(found) == {"order only": ["the order of keys"]}
