@@ -255,9 +255,9 @@ def test_the_summary_counts_by_signer_product_version_and_debug(leaves):
 
 
 @settings(max_examples=200, deadline=None)
-@given(line=st.binary(max_size=200))
+@given(line=st.binary(max_size=200).filter(lambda line: b"\n" not in line))
 def test_arbitrary_lines_are_refused(line):
-    assert refused(line.removesuffix(b"\n"))
+    assert refused(line)
 
 
 @settings(max_examples=200, deadline=None)
