@@ -214,6 +214,13 @@ class Fields:
             raise MalformedError(f"{self.name(key)}: more than {max_items} items")
         return value
 
+    def texts(self, key: str, *, max_items: int, max_length: int) -> tuple[str, ...]:
+        """A list of non-empty strings in any order, each as :meth:`text` takes it."""
+        items = self.array(key, max_items=max_items)
+        if any(not isinstance(item, str) or not item for item in items):
+            raise MalformedError(f"{self.name(key)}: not a list of texts")
+        return tuple(self._printable(key, item, max_length=max_length) for item in items)
+
     def sorted_names(self, key: str, *, max_items: int, max_length: int) -> tuple[str, ...]:
         """A list of different, non-empty names in ascending order of their code points."""
         names = self.array(key, max_items=max_items)

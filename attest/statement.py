@@ -21,6 +21,8 @@ STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 MAX_STATEMENT_SIZE = 49_152
 LOG_TAIL_SIZE = 8192
+MAX_DIFFERENCES = 32
+MAX_DIFFERENCE_LENGTH = 512
 
 MEASUREMENT_PREDICATE = "urn:assay:measurement:v1"
 PROVENANCE_PREDICATE = "https://slsa.dev/provenance/v1"
@@ -143,6 +145,7 @@ class Rebuild:
     Attributes:
         release_leaf: leaf hash of the release's ``attestation`` entry.
         observed: what the rebuild gave; None if it failed.
+        differences: what differs, in words for people, the cause first; empty exactly unless the verdict is DIFFERENT.
         log_tail: the last 8 KiB of the build log; ``log_sha256`` is over the whole log.
     """
 
@@ -152,6 +155,7 @@ class Rebuild:
     verdict: Verdict
     expected: Digests
     observed: Digests | None
+    differences: tuple[str, ...]
     log_tail: str
     log_sha256: bytes
     started_ms: int
@@ -160,6 +164,7 @@ class Rebuild:
     def to_json(self) -> jcs.Json:
         """The predicate."""
         return {
+            "differences": list(self.differences),
             "expected": self.expected.to_json(),
             "finished": self.finished_ms,
             "log_sha256": self.log_sha256.hex(),
@@ -397,6 +402,7 @@ def _parse_version(fields: jcs.Fields) -> str:
 
 
 _REBUILD_KEYS = (
+    "differences",
     "expected",
     "finished",
     "log_sha256",
@@ -429,6 +435,7 @@ def _parse_rebuild(value: jcs.Json) -> Rebuild:
         verdict=verdict,
         expected=_parse_digests(fields.value("expected"), what="rebuild.expected"),
         observed=observed,
+        differences=fields.texts("differences", max_items=MAX_DIFFERENCES, max_length=MAX_DIFFERENCE_LENGTH),
         log_tail=tail,
         log_sha256=fields.hex("log_sha256", length=32),
         started_ms=fields.integer("started"),
@@ -450,6 +457,8 @@ def _check_verdict(rebuild: Rebuild) -> None:
             assert_never(rebuild.verdict)
     if not consistent:
         raise MalformedError("rebuild: the verdict contradicts the observed digests")
+    if bool(rebuild.differences) != (rebuild.verdict is Verdict.DIFFERENT):
+        raise MalformedError("rebuild.differences: said exactly if the verdict is DIFFERENT")
 
 
 def _parse_provenance(value: jcs.Json) -> Provenance:

@@ -16,6 +16,7 @@ from assay.builder import tree
 from assay.builder.compose import Inputs, compose, read_locked, source_files
 from assay.builder.lint import lint, require_clean
 from assay.builder.manifest import LIBSYSDB_PATH, ROOTFS, format_manifest
+from assay.builder.origins import origins
 from assay.builder.output import Build, BuildResult, file_names, measured_fields, write_build
 from assay.builder.recipe import LockedWheel, Recipe, load_recipe
 from assay.builder.record import BuildRecord
@@ -89,7 +90,11 @@ def prepare(
     names = file_names(recipe.name)
     written = {f"{ROOTFS}/{path}": data for path, data in files.items()}
     written |= {LIBSYSDB_PATH: libraries[1], names.libpal: libraries[0], names.manifest: manifest}
-    written[names.tree] = tree.tree_json(files, {wheel.file: wheel.sha256 for wheel in recipe.lock.wheels})
+    written[names.tree] = tree.tree_json(
+        files,
+        {wheel.file: wheel.sha256 for wheel in recipe.lock.wheels},
+        origins=origins(recipe, files, wheels),
+    )
     written[names.record] = record.to_bytes()
     if signature is not None:
         written[names.sigstruct] = signature[1]

@@ -142,6 +142,7 @@ def rebuild(
         "index": rebuilt.submitted.index,
         "expected": rebuilt.rebuild.expected.mr_enclave.hex(),
         "observed": None if observed is None else observed.mr_enclave.hex(),
+        "differences": list(rebuilt.rebuild.differences),
     }
     _print(result, as_json=as_json)
     return 0 if rebuilt.rebuild.verdict is Verdict.REPRODUCED else 1
@@ -168,7 +169,8 @@ def _print(result: dict[str, object], *, as_json: bool) -> None:
         click.echo(json.dumps(result))
         return
     for name, value in result.items():
-        click.echo(f"{name.replace('_', ' '):16} {'-' if value is None else value}")
+        for text in value if isinstance(value, list) else [value]:
+            click.echo(f"{name.replace('_', ' '):16} {'-' if text is None else text}")
 
 
 def _now_ms() -> int:

@@ -8,6 +8,7 @@ import hashlib
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -15,18 +16,36 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from assay.attest import admission, bundle, entry, statement
 from assay.attest.bundle import Bundle
 from assay.attest.entry import Attestation
-from assay.attest.statement import LOG_TAIL_SIZE, Digests, Provenance, Rebuild, Release, Statement, Verdict
+from assay.attest.statement import (
+    LOG_TAIL_SIZE,
+    MAX_DIFFERENCE_LENGTH,
+    MAX_DIFFERENCES,
+    Digests,
+    Provenance,
+    Rebuild,
+    Release,
+    Statement,
+    Verdict,
+)
 from assay.builder.build import WheelFinder, build
 from assay.builder.compose import Inputs
+from assay.builder.diff import compare
+from assay.builder.diff_read import read_build
+from assay.builder.difference import lines_of
 from assay.builder.publish import BUILD_TYPE, attest, digests_of
 from assay.builder.recipe import LOCK_FILE, RECIPE_FILE
+from assay.builder.side import Side, side_of_release
 from assay.client.judge_release import signers_of
 from assay.client.log import LogClient, Submitted
+from assay.client.render import printable
 from assay.client.trust import Policy
 from assay.tlog import merkle
 from assay.tlog.errors import LogError, MalformedError, UntrustedError
 from assay.tlog.merkle import Hash
 from assay.tlog.tlog_proof import verify_proof
+
+_DIFFERENCES_SIZE = 12_288
+"""Bytes of all lines on what differs: with the end of the log they must fit into one statement."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +115,15 @@ def rebuild(
     lines: list[str] = []
 
     def note(line: str) -> None:
-        lines.append(line)
-        report(line)
+        lines.append(printable(line))
+        report(lines[-1])
 
     started_ms = now_ms()
-    observed = _build(task, source, find_wheels, note)
+    observed, side = _build(task, source, find_wheels, note)
     verdict = _verdict(task.release.digests, observed)
+    differences = explain(task, side) if verdict is Verdict.DIFFERENT and side is not None else ()
+    for difference in differences:
+        note(f"differs: {difference}")
     note(f"verdict: {verdict}")
     text = "\n".join(lines).encode("utf-8", "replace")
     said = Rebuild(
@@ -111,6 +133,7 @@ def rebuild(
         verdict=verdict,
         expected=task.release.digests,
         observed=observed,
+        differences=differences,
         log_tail=text[-LOG_TAIL_SIZE:].decode("utf-8", "ignore"),
         log_sha256=hashlib.sha256(text).digest(),
         started_ms=started_ms,
@@ -121,7 +144,18 @@ def rebuild(
     return Rebuilt(said, submitted)
 
 
-def _build(task: Task, source: Path, find_wheels: WheelFinder, note: Callable[[str], None]) -> Digests | None:
+def explain(task: Task, rebuilt: Side) -> tuple[str, ...]:
+    """What differs between a release, as far as it and its provenance tell, and its rebuild; the cause first."""
+    found = compare(side_of_release(task.release, task.provenance), rebuilt)
+    lines = [printable(line)[:MAX_DIFFERENCE_LENGTH] for line in lines_of(found, max_lines=MAX_DIFFERENCES)]
+    sizes = accumulate(len(line.encode()) for line in lines)
+    return tuple(line for line, size in zip(lines, sizes, strict=True) if size <= _DIFFERENCES_SIZE)
+
+
+def _build(
+    task: Task, source: Path, find_wheels: WheelFinder, note: Callable[[str], None]
+) -> tuple[Digests | None, Side | None]:
+    """What the rebuild gave, or twice None if it failed."""
     try:
         recipe = find_recipe(source, task.provenance)
         note(f"recipe: {recipe.relative_to(source)}")
@@ -134,10 +168,11 @@ def _build(task: Task, source: Path, find_wheels: WheelFinder, note: Callable[[s
                 find_wheels=find_wheels,
                 report=note,
             )
+            side = read_build(result.out, progress=lambda done, total: None)
     except (LogError, OSError) as error:
         note(f"failed: {error}")
-        return None
-    return digests_of(result.record)
+        return None, None
+    return digests_of(result.record), side
 
 
 def find_recipe(source: Path, provenance: Provenance) -> Path:

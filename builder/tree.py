@@ -85,16 +85,19 @@ def digest_list(files: Files) -> bytes:
     return "".join(f"{hashlib.sha256(data).hexdigest()}  {path}\n" for path, data in files.items()).encode()
 
 
-def tree_json(files: Files, wheels: Mapping[str, bytes]) -> bytes:
+def tree_json(
+    files: Files, wheels: Mapping[str, bytes], *, origins: Mapping[str, str] | None = None
+) -> bytes:
     """The tree's list of contents as canonical JSON.
 
     ``{"files": {path: {"sha256", "size"}}, "format", "wheels": {file: sha256}}``; ``wheels`` holds the
-    wheels' digests by file name.
+    wheels' digests by file name. A file that is in ``origins`` has a third member, ``from``.
     """
+    from_ = {path: {"from": origin} for path, origin in (origins or {}).items()}
     return rfc8785.dumps(
         {
             "files": {
-                path: {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
+                path: {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data), **from_.get(path, {})}
                 for path, data in files.items()
             },
             "format": TREE_FORMAT,

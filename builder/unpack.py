@@ -12,6 +12,7 @@ import re
 import stat
 import zipfile
 import zlib
+from collections.abc import Iterable
 
 from assay.builder.tree import check_path
 from assay.tlog import strict
@@ -56,6 +57,21 @@ def unpack_wheel(data: bytes, *, name: str, version: str) -> dict[str, bytes]:
     return files
 
 
+def wheel_paths(data: bytes, *, name: str, version: str) -> list[str]:
+    """The paths that :func:`unpack_wheel` gives for a wheel that it accepted, without unpacking it again.
+
+    Raises:
+        MalformedError: no zip, or not exactly one ``.dist-info`` of this name and version.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            names = [info.filename for info in archive.infolist() if not info.is_dir()]
+    except (zipfile.BadZipFile, ValueError) as error:
+        raise MalformedError(f"wheel {name}: not a readable zip archive ({error})") from error
+    info = _dist_info(names, name=name, version=version)
+    return [placed for path in names if (placed := _placed(path, info)) is not None]
+
+
 def _read_members(data: bytes, *, what: str) -> dict[str, bytes]:
     if len(data) > MAX_WHEEL_SIZE:
         raise MalformedError(f"{what}: {len(data)} bytes are more than {MAX_WHEEL_SIZE}", code="too-large")
@@ -86,7 +102,7 @@ def _check_member(info: zipfile.ZipInfo, *, what: str) -> None:
         raise MalformedError(f"{what}: {info.filename} is encrypted or compressed in an unknown way")
 
 
-def _dist_info(members: dict[str, bytes], *, name: str, version: str) -> str:
+def _dist_info(members: Iterable[str], *, name: str, version: str) -> str:
     folders = {path.split("/")[0] for path in members if path.split("/")[0].endswith(".dist-info")}
     if len(folders) != 1:
         raise MalformedError(f"wheel {name}: {len(folders)} .dist-info folders, not one")

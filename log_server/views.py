@@ -165,6 +165,7 @@ def _rebuild(rebuild: Rebuild, signers: list[str]) -> _Decoded:
             ("mrenclave", rebuild.expected.mr_enclave.hex()),
         ),
         Row("rebuilt MRENCLAVE", observed),
+        *(Row("differs", text) for text in rebuild.differences),
         Row("began", moment(rebuild.started_ms)),
         Row("ended", moment(rebuild.finished_ms)),
         Row("end of the build log", rebuild.log_tail or "empty"),

@@ -26,7 +26,13 @@ _COMMANDS = {
     "ask": ("assay.client.cli", "ask", "Ask an enclave, after verifying it; keep the proof"),
     "build": ("assay.builder.cli", "build", "Build an enclave image reproducibly"),
     "demo": ("assay.demo", "demo", "The whole story on this machine, on a simulated platform"),
+    "diff": ("assay.builder.diff_cli", "diff", "Explain why two builds differ"),
     "enclave": ("assay.enclave.cli", "enclave", "Run an enclave, or a simulated device for one"),
+    "import": (
+        "assay.builder.import_cli",
+        "import_group",
+        "Read and verify SIGSTRUCTs that others published",
+    ),
     "keys": ("assay.client.keys", "keys", "Make and show keys"),
     "lint": ("assay.builder.lint_cli", "lint", "Name what weakens a manifest, why, and the fix"),
     "log": ("assay.log_server.cli", "log", "Run a transparency log"),

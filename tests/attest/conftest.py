@@ -118,6 +118,7 @@ class Make:
             verdict=Verdict.REPRODUCED,
             expected=cls.digests(),
             observed=cls.digests(),
+            differences=(),
             log_tail="measuring …\nMRENCLAVE as published\n",
             log_sha256=b"\xbb" * 32,
             started_ms=cls.T * 1000,

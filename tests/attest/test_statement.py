@@ -304,7 +304,8 @@ def test_a_verdict_agrees_with_what_was_observed(make):
         (Verdict.FAILED, same, False),
         (Verdict.FAILED, other, False),
     ):
-        said = make.statement(make.rebuild(verdict=verdict, observed=observed))
+        differences = ("the tree differs",) if verdict is Verdict.DIFFERENT else ()
+        said = make.statement(make.rebuild(verdict=verdict, observed=observed, differences=differences))
         if consistent:
             assert parse_statement(said.payload()) == said
         else:
@@ -377,3 +378,36 @@ def test_a_rebuild_names_no_hash_of_a_sigstruct(make):
     assert next(set(subject.digest) for subject in said.subjects) == {"sgxMrEnclave"}
     with pytest.raises(MalformedError):
         replace(said, subjects=release_subjects(make.release())).payload()
+
+
+DIFFERENT = {"verdict": Verdict.DIFFERENT}
+
+
+def test_what_differs_is_said_with_the_verdict_different_and_only_then(make):
+    other = make.digests(tree_sha256=bytes(32))
+    said = make.statement(make.rebuild(**DIFFERENT, observed=other, differences=("a", "b", "a")))
+    assert parse_statement(said.payload()) == said
+    for changes in (
+        {**DIFFERENT, "observed": other},
+        {"differences": ("the tree differs",)},
+        {"verdict": Verdict.FAILED, "observed": None, "differences": ("the tree differs",)},
+    ):
+        with pytest.raises(MalformedError, match="differences"):
+            make.statement(make.rebuild(**changes)).payload()
+
+
+@pytest.mark.parametrize(
+    "differences",
+    [("",), ("\x1b[31m",), ("a\nb",), ("\u202eright to left",), ("x" * 513,), ("x",) * 33, (1,), (None,)],
+    ids=repr,
+)
+def test_what_differs_is_bounded_and_printable(make, differences):
+    other = make.digests(tree_sha256=bytes(32))
+    with pytest.raises(MalformedError):
+        make.statement(make.rebuild(**DIFFERENT, observed=other, differences=differences)).payload()
+
+
+def test_the_longest_account_of_what_differs_fits_into_a_statement(make):
+    other = make.digests(tree_sha256=bytes(32))
+    said = make.rebuild(**DIFFERENT, observed=other, differences=("x" * 512,) * 32, log_tail="\\" * 8192)
+    assert make.statement(said).payload()

@@ -6,7 +6,7 @@ import zipfile
 
 import pytest
 
-from assay.builder.unpack import normalized, unpack_wheel
+from assay.builder.unpack import normalized, unpack_wheel, wheel_paths
 from assay.tlog.errors import LogError, MalformedError, UntrustedError
 
 INFO = "demo_pkg-1.0.dist-info"
@@ -170,3 +170,26 @@ def test_encrypted_and_exotic_members_are_refused():
 @pytest.mark.parametrize(("name", "form"), [("A.B__c", "a-b-c"), ("x", "x"), ("X-._Y", "x-y")])
 def test_names_are_compared_normalized(name, form):
     assert normalized(name) == form
+
+
+def test_the_paths_of_a_wheel_are_those_that_it_unpacks_to(wheel):
+    files = {
+        "demo_pkg/__init__.py": b"1",
+        "demo_pkg-1.0.data/purelib/demo_pkg/pure.py": b"2",
+        "demo_pkg-1.0.data/scripts/run": b"3",
+        "demo_pkg-1.0.dist-info/INSTALLER": b"pip",
+    }
+    data = wheel(files)
+    paths = wheel_paths(data, name="demo-pkg", version="1.0")
+    assert sorted(paths) == sorted(unpack_wheel(data, name="demo-pkg", version="1.0"))
+
+
+@pytest.mark.parametrize(("name", "version"), [("other", "1.0"), ("demo-pkg", "2.0")])
+def test_the_paths_of_another_wheel_are_refused(wheel, name, version):
+    with pytest.raises(MalformedError):
+        wheel_paths(wheel({}), name=name, version=version)
+
+
+def test_what_is_no_archive_has_no_paths():
+    with pytest.raises(MalformedError):
+        wheel_paths(b"PK", name="demo-pkg", version="1.0")

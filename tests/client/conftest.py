@@ -241,6 +241,7 @@ def rebuild(leaf: bytes, said: Release, outcome: Outcome = Outcome.REPRODUCED, *
         verdict=outcome,
         expected=said.digests,
         observed=observed,
+        differences=("MRENCLAVE differs.",) if outcome is Outcome.DIFFERENT else (),
         log_tail="",
         log_sha256=bytes(32),
         started_ms=T0 * 1000,

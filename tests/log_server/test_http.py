@@ -1,6 +1,7 @@
 """The log over HTTP: every path, what it answers, and that nonsense gets a problem document and never a traceback."""
 
 import base64
+from dataclasses import replace
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -190,7 +191,17 @@ def test_pages_escape_what_strangers_wrote(grown, entry_maker):
     hostile = "<script>alert(1)</script>"
     digests = Digests(bytes(32), bytes(32), bytes(32), bytes(32))
     said = Rebuild(
-        hostile, "1", merkle.Hash(bytes(32)), Verdict.FAILED, digests, None, hostile, bytes(32), 1, 2
+        product=hostile,
+        release="1",
+        release_leaf=merkle.Hash(bytes(32)),
+        verdict=Verdict.DIFFERENT,
+        expected=digests,
+        observed=replace(digests, mr_enclave=b"\1" * 32),
+        differences=(hostile,),
+        log_tail=hostile,
+        log_sha256=bytes(32),
+        started_ms=1,
+        finished_ms=2,
     )
     key = ec.derive_private_key(99, ec.SECP256R1())
     envelope = dsse.sign(statement.PAYLOAD_TYPE, Statement(build_subjects(digests), said).payload(), [key])
