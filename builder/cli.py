@@ -5,7 +5,8 @@ turns them into messages and exit codes.
 """
 
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -19,8 +20,12 @@ from assay.attest.gramine.measure import measure as measure_enclave
 from assay.attest.gramine.options import parse_manifest
 from assay.attest.gramine.sigstruct import verify_sigstruct
 from assay.builder.build import build as build_recipe
+from assay.builder import base_pool
+from assay.builder.base import PackageFinder
 from assay.builder.compose import Inputs
 from assay.builder.output import BuildResult
+from assay.builder.progress import bar_on
+from assay.builder.recipe import load_recipe
 from assay.builder.wheels import wheel_finder
 from assay.tlog.errors import MalformedError
 
@@ -39,6 +44,14 @@ _NEW = click.Path(path_type=Path)
 @click.option("--log-policy", type=_FILE, help=f"The log policy [default: RECIPE_DIR/{LOG_POLICY_FILE}].")
 @click.option("--ca", type=_FILE, help=f"The CA bundle, PEM [default: RECIPE_DIR/{CA_FILE}].")
 @click.option("--wheels", type=_FOLDER, help="Take wheels from here only, and fetch nothing.")
+@click.option(
+    "--verify-base", is_flag=True, help="Obtain the base layer's packages, prove its list, add its files."
+)
+@click.option(
+    "--pool", "pools", type=_FOLDER, multiple=True, help="A folder with packages (.deb); repeatable."
+)
+@click.option("--snapshot", help="A server laid out as snapshot.debian.org, to fetch missing packages from.")
+@click.option("--cache", type=_NEW, help="Where fetched packages are kept [default: the user's cache].")
 @click.option("--signing-key", type=_FILE, help="RSA-3072 key (PEM, exponent 3): write a SIGSTRUCT too.")
 @click.option("--force", is_flag=True, help="Replace another build in the folder.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
@@ -49,6 +62,10 @@ def build(
     log_policy: Path | None,
     ca: Path | None,
     wheels: Path | None,
+    verify_base: bool,
+    pools: tuple[Path, ...],
+    snapshot: str | None,
+    cache: Path | None,
     signing_key: Path | None,
     force: bool,
     as_json: bool,
@@ -68,6 +85,9 @@ def build(
         inputs,
         out,
         find_wheels=wheel_finder(wheels),
+        find_package=package_finder(recipe_dir, pools, snapshot=snapshot, cache=cache),
+        verify_base=verify_base,
+        bar=bar_on(console),
         report=lambda line: console.print(line, markup=False),
         signing_key=None if signing_key is None else _load_signing_key(signing_key),
         force=force,
@@ -104,6 +124,22 @@ def measure(manifest: Path, libpal: Path, sigstruct: Path | None, sgxs: Path | N
 
 commands: list[click.Command] = [build, measure]
 """What the builder adds to the program."""
+
+
+def package_finder(
+    recipe_dir: Path, pools: Sequence[Path], *, snapshot: str | None, cache: Path | None
+) -> PackageFinder:
+    """The packages of a recipe's base layer: from folders, the cache, and a server only if one is named.
+
+    Raises:
+        MalformedError, UntrustedError: the recipe is refused.
+    """
+    lock = load_recipe(recipe_dir).base_lock
+    download = (
+        None if snapshot is None or lock is None else base_pool.snapshot_download(snapshot, lock.snapshot)
+    )
+    kept = cache or base_pool.cache_folder(os.environ)
+    return base_pool.package_finder(pools, cache=kept, download=download)
 
 
 def _build_json(result: BuildResult) -> dict[str, object]:

@@ -24,6 +24,11 @@ EXIT_INTERRUPTED = 130
 
 _COMMANDS = {
     "ask": ("assay.client.cli", "ask", "Ask an enclave, after verifying it; keep the proof"),
+    "base": (
+        "assay.builder.base_cli",
+        "base",
+        "Lock the distribution packages that a recipe takes files from",
+    ),
     "build": ("assay.builder.cli", "build", "Build an enclave image reproducibly"),
     "demo": ("assay.demo", "demo", "The whole story on this machine, on a simulated platform"),
     "enclave": ("assay.enclave.cli", "enclave", "Run an enclave, or a simulated device for one"),
@@ -33,7 +38,11 @@ _COMMANDS = {
     "publish": ("assay.builder.publish_cli", "publish", "Publish a build's statements to a log"),
     "rebuild": ("assay.builder.publish_cli", "rebuild", "Rebuild a release and publish the verdict"),
     "verify": ("assay.client.cli", "verify", "Verify a bundle or release offline"),
-    "verify-quote": ("assay.client.quote_cli", "verify_quote", "Verify SGX and TDX quotes with their collateral"),
+    "verify-quote": (
+        "assay.client.quote_cli",
+        "verify_quote",
+        "Verify SGX and TDX quotes with their collateral",
+    ),
     "witness": ("assay.witness.cli", "witness", "Run a witness that cosigns checkpoints"),
 }
 """Command -> module, attribute, and the line that ``assay --help`` shows without importing the module."""

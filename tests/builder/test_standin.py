@@ -27,7 +27,7 @@ def test_the_libpal_stand_in_follows_from_its_script(standin, tmp_path):
 
 
 def test_the_libpal_stand_in_is_pinned_and_says_what_it_is(standin, recipe):
-    data = read_locked(standin, recipe.lock.libpal)
+    data = read_locked(standin, recipe.lock.libraries["libpal"])
     assert b"Not Gramine" in data
     image = parse_elf(data)
     assert [segment.flags for segment in image.segments] == [5, 6]
