@@ -8,7 +8,7 @@ import hashlib
 import io
 import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from assay.builder import tree
 from assay.builder.base_lock import (
@@ -172,6 +172,21 @@ def lock_package(data: bytes, *, file: str, spec: BaseSpec) -> tuple[LockedPacka
         len(data),
     )
     return locked, package
+
+
+def add_libraries(spec: BaseSpec, lock: BaseLock, *, file: str, data: bytes) -> BaseLock:
+    """A lock with Gramine's package and libraries added, or replaced; the other packages are not looked at.
+
+    Raises:
+        MalformedError: the file is no package, or not that of the recipe's libraries (code ``not-listed``).
+        UntrustedError: it lacks a library (code ``base-missing``).
+    """
+    locked, package = lock_package(data, file=file, spec=spec)
+    if {origin.package for origin in spec.libraries.values()} != {locked.name}:
+        raise MalformedError(f"{file}: the recipe's libraries are not from {locked.name}", code="not-listed")
+    packages = {known.name: known for known in lock.packages} | {locked.name: locked}
+    libraries = {n: _locked(origin, package.file(origin.path)) for n, origin in spec.libraries.items()}
+    return replace(lock, packages=tuple(packages[name] for name in sorted(packages)), libraries=libraries)
 
 
 def check_selection(spec: BaseSpec, lock: BaseLock) -> None:

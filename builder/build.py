@@ -185,7 +185,7 @@ def _require_gramine(lock: BaseLock) -> None:
     if not lock.libraries:
         raise UntrustedError(
             "the base layer's lock was made without Gramine's package, so there is nothing to measure; add the "
-            "package to the pool and make the lock again with `assay base lock`",
+            "package with `assay base add-gramine`",
             code="gramine-missing",
         )
 

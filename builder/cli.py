@@ -19,9 +19,9 @@ from assay.attest.gramine.attributes import verify_signed_for
 from assay.attest.gramine.measure import measure as measure_enclave
 from assay.attest.gramine.options import parse_manifest
 from assay.attest.gramine.sigstruct import verify_sigstruct
-from assay.builder.build import build as build_recipe
 from assay.builder import base_pool
 from assay.builder.base import PackageFinder
+from assay.builder.build import build as build_recipe
 from assay.builder.compose import Inputs
 from assay.builder.output import BuildResult
 from assay.builder.progress import bar_on

@@ -1,8 +1,11 @@
-"""Wheels and recipes to build in tests; everything is made in memory or in tmp_path."""
+"""Wheels, packages and recipes to build in tests; everything is made in memory or in tmp_path."""
 
 import base64
+import gzip
 import hashlib
 import io
+import lzma
+import tarfile
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -48,6 +51,80 @@ def record_digest(data: bytes) -> str:
 @pytest.fixture(scope="session")
 def wheel() -> Callable[..., bytes]:
     return make_wheel
+
+
+PACK = {"": bytes, ".gz": lambda data: gzip.compress(data, mtime=0), ".xz": lzma.compress}
+
+
+class Debs:
+    """Debian packages, by Python's own tarfile: a second opinion beside the reader under test."""
+
+    @staticmethod
+    def tar(
+        members: list[tuple[str, dict[str, object], bytes]], *, layout: int = tarfile.GNU_FORMAT
+    ) -> bytes:
+        """A tar of (name, attributes of the TarInfo, content)."""
+        out = io.BytesIO()
+        with tarfile.open(fileobj=out, mode="w", format=layout) as archive:
+            for name, attributes, content in members:
+                info = tarfile.TarInfo(name)
+                info.size, info.mode = len(content), 0o644
+                for key, value in attributes.items():
+                    setattr(info, key, value)
+                archive.addfile(info, io.BytesIO(content))
+        return out.getvalue()
+
+    @staticmethod
+    def ar(members: list[tuple[str, bytes]]) -> bytes:
+        """An ar archive."""
+        out = b"!<arch>\n"
+        for name, data in members:
+            out += f"{name:<16}{0:<12}{0:<6}{0:<6}{'100644':<8}{len(data):<10}`\n".encode() + data
+            out += b"\n" * (len(data) & 1)
+        return out
+
+    @classmethod
+    def files(cls, files: Mapping[str, bytes], links: Mapping[str, str] | None = None) -> bytes:
+        """The data of a package; what lies in a bin folder is executable."""
+        folders = {path[:at] for path in files for at, letter in enumerate(path) if letter == "/"}
+        members: list[tuple[str, dict[str, object], bytes]] = [("./", {"type": tarfile.DIRTYPE}, b"")]
+        members += [(f"./{path}/", {"type": tarfile.DIRTYPE}, b"") for path in sorted(folders)]
+        members += [(f"./{p}", {"mode": 0o755 if "bin/" in p else 0o644}, data) for p, data in files.items()]
+        members += [
+            (f"./{path}", {"type": tarfile.SYMTYPE, "linkname": to}, b"")
+            for path, to in (links or {}).items()
+        ]
+        return cls.tar(members)
+
+    @classmethod
+    def make(
+        cls,
+        name: str,
+        files: Mapping[str, bytes] | bytes,
+        *,
+        links: Mapping[str, str] | None = None,
+        version: str = "1.0-1",
+        architecture: str = "amd64",
+        fields: str = "",
+        packing: str = ".xz",
+    ) -> bytes:
+        """A package; ``files`` may be its data tar itself."""
+        control = (
+            f"Package: {name}\nVersion: {version}\nArchitecture: {architecture}\n{fields}Description: x\n y\n"
+        )
+        data = files if isinstance(files, bytes) else cls.files(files, links)
+        return cls.ar(
+            [
+                ("debian-binary", b"2.0\n"),
+                (f"control.tar{packing}", PACK[packing](cls.files({"control": control.encode()}))),
+                (f"data.tar{packing}", PACK[packing](data)),
+            ]
+        )
+
+
+@pytest.fixture(scope="session")
+def debs() -> type[Debs]:
+    return Debs
 
 
 STANDIN = REPOSITORY / "reproducible" / "agent-standin"
