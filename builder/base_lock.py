@@ -240,7 +240,7 @@ def _parse_contents(table: Table, key: str) -> dict[str, LockedContent]:
         if target in found:
             raise MalformedError(f"{item.name('to')}: {target} is there twice")
         found[target] = LockedContent(
-            origin=_origin(item) if item.value("package") or item.value("from") else None,
+            origin=_origin_of(item, made=key == "file"),
             program=_CLASSES[_known(item, "class", _CLASSES)],
             sha256=item.sha256("sha256"),
             size=item.integer("size", low=0, high=_MAX_SIZE),
@@ -285,6 +285,16 @@ def _target(item: Table) -> str:
 def _origin(item: Table) -> Origin:
     path = check_path(item.text("from"), what=item.name("from"))
     return Origin(_matching(item, "package", PACKAGE_NAME), path)
+
+
+def _origin_of(item: Table, *, made: bool) -> Origin | None:
+    """Where a listed file is from; only the zip, a file, is made and is from nowhere."""
+    given = item.texts_of("package", "from")
+    if len(given) == 2:
+        return _origin(item)
+    if given or not made:
+        raise MalformedError(f"{item.name('from')}: a file without its package and path")
+    return None
 
 
 def _plain_name(table: Table, key: str) -> str:

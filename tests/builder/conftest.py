@@ -1,6 +1,7 @@
 """Wheels, packages and recipes to build in tests; everything is made in memory or in tmp_path."""
 
 import base64
+import contextlib
 import gzip
 import hashlib
 import io
@@ -12,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from assay.cli import main
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -250,3 +253,101 @@ def standin() -> Path:
 @pytest.fixture(scope="session")
 def repository() -> Path:
     return REPOSITORY
+
+
+BASE = """
+[base]
+lock = "base.lock"
+architecture = "amd64"
+packages = [
+    { name = "gramine", archive = "gramine" },
+    { name = "libdemo1", archive = "debian-security" },
+    { name = "pydemo", archive = "debian" },
+]
+files = [
+    { to = "usr/bin/python3", package = "pydemo", from = "usr/bin/python3" },
+    { to = "lib/libdemo.so.1", package = "libdemo1", from = "lib/libdemo.so.1" },
+]
+[base.zip]
+to = "usr/lib/python3.zip"
+from = [{ package = "pydemo", from = "usr/lib/python3" }, { package = "libdemo1", from = "usr/lib/python3" }]
+exclude = ["test/", "turtle.py", "sub/left.py"]
+[base.libraries]
+libpal = { package = "gramine", from = "usr/lib/gramine/sgx/libpal.so" }
+libsysdb = { package = "gramine", from = "usr/lib/gramine/libsysdb.so" }
+"""
+SNAPSHOT_TIME = "20261120T000000Z"
+
+
+@dataclass(frozen=True)
+class Based:
+    """A workshop whose recipe has a base layer, locked, and the pool of the layer's packages."""
+
+    recipe: Path
+    source: Path
+    wheels: Path
+    pool: Path
+    libpal: bytes
+
+
+def make_pool(folder: Path, libpal: bytes) -> None:
+    """Write the packages of ``BASE``, and one that the recipe does not want."""
+    packages = {
+        "pydemo_1%3a3.11-1_amd64.deb": Debs.make(
+            "pydemo",
+            {
+                "usr/bin/python3": b"the interpreter",
+                "usr/lib/python3/os.py": b"import sys\n",
+                "usr/lib/python3/sub/kept.py": b"",
+                "usr/lib/python3/sub/left.py": b"left out by path",
+                "usr/lib/python3/test/x.py": b"left out with its folder",
+                "usr/lib/python3/turtle.py": b"left out by name",
+                "usr/lib/python3/notes.txt": b"no source",
+            },
+            version="1:3.11-1",
+        ),
+        "libdemo1_1.2-1_all.deb": Debs.make(
+            "libdemo1",
+            {"lib/libdemo.so.1.2": b"the library", "usr/lib/python3/demo.py": b"D = 1\n"},
+            links={"lib/libdemo.so.1": "libdemo.so.1.2"},
+            version="1.2-1",
+            architecture="all",
+            fields="Source: demo (1.2)\n",
+            packing=".gz",
+        ),
+        "gramine_1.9_amd64.deb": Debs.make(
+            "gramine",
+            {"usr/lib/gramine/sgx/libpal.so": libpal, "usr/lib/gramine/libsysdb.so": libpal + b"sysdb"},
+            version="1.9",
+        ),
+        "stranger_1.0-1_amd64.deb": b"not even a package",
+    }
+    folder.mkdir(parents=True)
+    for name, data in packages.items():
+        (folder / name).write_bytes(data)
+
+
+def make_based(root: Path, elf: Callable[..., bytes]) -> Based:
+    """A recipe with a base layer; its lock is made by the program itself."""
+    plain = make_workshop(root, elf)
+    libpal = (plain.recipe / "lib.so").read_bytes()
+    (plain.recipe / "lib.so").unlink()
+    make_pool(root / "pool", libpal)
+    recipe = RECIPE.replace("\n[inputs]", BASE + "\n[inputs]", 1)
+    (plain.recipe / "recipe.toml").write_text(recipe)
+    lock = (plain.recipe / "recipe.lock").read_text()
+    (plain.recipe / "recipe.lock").write_text("format = 1\n\n" + lock[lock.index("[[wheel]]") :])
+    made = ["base", "lock", str(plain.recipe), "--pool", str(root / "pool"), "--snapshot", SNAPSHOT_TIME]
+    with contextlib.redirect_stdout(io.StringIO()):
+        assert main([*made]) == 0
+    return Based(plain.recipe, plain.source, plain.wheels, root / "pool", libpal)
+
+
+@pytest.fixture
+def based(tmp_path: Path, elf: Callable[..., bytes]) -> Based:
+    return make_based(tmp_path / "based", elf)
+
+
+@pytest.fixture(scope="session")
+def snapshot_time() -> str:
+    return SNAPSHOT_TIME

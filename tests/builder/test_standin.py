@@ -76,7 +76,7 @@ def closure(repository):
     return {path.relative_to(root).as_posix() for path in found if path.is_file()}
 
 
-@pytest.mark.parametrize("name", ["agent-standin", "agent-simulated"])
+@pytest.mark.parametrize("name", ["agent", "agent-standin", "agent-simulated"])
 def test_the_measured_modules_are_exactly_what_the_agent_imports(repository, name):
     recipe = load_recipe(repository / "reproducible" / name)
     sources = source_files(recipe, repository)
