@@ -15,10 +15,11 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from assay.attest.gramine.attributes import body_from_manifest
 from assay.attest.gramine.options import parse_manifest
 from assay.attest.gramine.sigstruct import NO_DATE, sign_sigstruct
-from assay.builder import base, tree
+from assay.builder import base, gramine_tools, tree
 from assay.builder.base import Layer, PackageFinder
 from assay.builder.base_lock import LIBRARIES, BaseLock, LockedPackage
 from assay.builder.compose import Inputs, compose, read_locked, source_files
+from assay.builder.gramine_tools import Tools
 from assay.builder.manifest import LIBSYSDB_PATH, ROOTFS, format_manifest, insecure_options
 from assay.builder.output import (
     Build,
@@ -65,6 +66,8 @@ def build(
     verify_base: bool = False,
     bar: Bar = no_bar,
     signing_key: RSAPrivateKey | None = None,
+    date: str = NO_DATE,
+    tools: Tools | None = None,
     force: bool = False,
 ) -> BuildResult:
     """Build a recipe and write the result to a folder.
@@ -81,11 +84,13 @@ def build(
             list is believed, and a tree is written that lacks the layer's files; the measurement is the same.
         bar: shows progress.
         signing_key: RSA-3072 with exponent 3, to write a SIGSTRUCT too; it does not change MRENCLAVE.
+        date: of the SIGSTRUCT, ``YYYY-MM-DD``; nor does this.
+        tools: Gramine's own, which must come to the same result.
         force: replace another build in ``out``; never anything that no build wrote.
 
     Raises:
         MalformedError, UntrustedError: the recipe or something that goes into the build is refused.
-        UnavailableError: a wheel cannot be had.
+        UnavailableError: a wheel or a package cannot be had, or one of the tools fails.
         FileExistsError: ``out`` holds something else.
         OSError: a file cannot be read or written.
     """
@@ -99,7 +104,11 @@ def build(
         verify_base=verify_base,
         bar=bar,
         signing_key=signing_key,
+        date=date,
     )
+    if tools is not None:
+        _compare(tools, prepared, signing_key, date)
+        report("gramine-manifest and gramine-sgx-sign: same manifest, same MRENCLAVE")
     write_build(prepared, out, force=force, bar=bar)
     return BuildResult(prepared.record, out)
 
@@ -115,6 +124,7 @@ def prepare(
     verify_base: bool = False,
     bar: Bar = no_bar,
     signing_key: RSAPrivateKey | None = None,
+    date: str = NO_DATE,
 ) -> Build:
     """Compute a build without writing anything; see :func:`build` for arguments and errors."""
     recipe = load_recipe(recipe_folder)
@@ -130,7 +140,7 @@ def prepare(
     manifest = _manifest(recipe, listed, hashlib.sha256(libraries[1]).digest())
     report(f"manifest: {len(listed)} trusted files, {len(manifest)} bytes")
     fields = measured_fields(files, manifest, *libraries, base=recipe.base_lock, epoch_s=recipe.epoch_s)
-    signature = None if signing_key is None else _sign(manifest, fields, signing_key)
+    signature = None if signing_key is None else _sign(manifest, fields, signing_key, date)
     record = _record(recipe, inputs, sources, fields, mr_signer=None if signature is None else signature[0])
     report(f"MRENCLAVE {record.mr_enclave.hex()}")
     names = file_names(recipe.name)
@@ -144,6 +154,19 @@ def prepare(
     if recipe.base_lock is not None:
         written[names.base] = recipe.base_lock.to_bytes()
     return Build(record, written, base_programs(recipe.base_lock))
+
+
+def _compare(tools: Tools, prepared: Build, key: RSAPrivateKey | None, date: str) -> None:
+    names = file_names(prepared.record.name)
+    gramine_tools.compare(
+        tools,
+        prepared.files[names.manifest],
+        prepared.files[names.libpal],
+        mr_enclave=prepared.record.mr_enclave,
+        sigstruct=prepared.files.get(names.sigstruct),
+        key=key,
+        date=date,
+    )
 
 
 def _base_layer(
@@ -198,9 +221,9 @@ def _manifest(recipe: Recipe, listed: Mapping[str, tree.Measured], libsysdb_sha2
     return manifest
 
 
-def _sign(manifest: bytes, fields: Mapping[str, Any], key: RSAPrivateKey) -> tuple[bytes, bytes]:
+def _sign(manifest: bytes, fields: Mapping[str, Any], key: RSAPrivateKey, date: str) -> tuple[bytes, bytes]:
     """MRSIGNER and the SIGSTRUCT."""
-    body = body_from_manifest(parse_manifest(manifest), fields["mr_enclave"], date=NO_DATE)
+    body = body_from_manifest(parse_manifest(manifest), fields["mr_enclave"], date=date)
     signed = sign_sigstruct(body, key)
     return signed.mr_signer, signed.to_bytes()
 

@@ -7,6 +7,7 @@ turns them into messages and exit codes.
 import json
 import os
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -18,15 +19,17 @@ from rich.console import Console
 from assay.attest.gramine.attributes import verify_signed_for
 from assay.attest.gramine.measure import measure as measure_enclave
 from assay.attest.gramine.options import parse_manifest
-from assay.attest.gramine.sigstruct import verify_sigstruct
+from assay.attest.gramine.sigstruct import NO_DATE, verify_sigstruct
 from assay.builder import base_pool
 from assay.builder.base import PackageFinder
 from assay.builder.build import build as build_recipe
 from assay.builder.compose import Inputs
+from assay.builder.gramine_tools import find_tools
 from assay.builder.output import BuildResult
 from assay.builder.progress import bar_on
 from assay.builder.recipe import load_recipe
 from assay.builder.wheels import wheel_finder
+from assay.tlog import strict
 from assay.tlog.errors import MalformedError
 
 LOG_POLICY_FILE = "log-policy.txt"
@@ -53,6 +56,16 @@ _NEW = click.Path(path_type=Path)
 @click.option("--snapshot", help="A server laid out as snapshot.debian.org, to fetch missing packages from.")
 @click.option("--cache", type=_NEW, help="Where fetched packages are kept [default: the user's cache].")
 @click.option("--signing-key", type=_FILE, help="RSA-3072 key (PEM, exponent 3): write a SIGSTRUCT too.")
+@click.option(
+    "--date",
+    type=click.Choice(["none", "source-date-epoch"]),
+    default="none",
+    show_default=True,
+    help="The SIGSTRUCT's date: 0000-00-00, or the day of SOURCE_DATE_EPOCH (UTC).",
+)
+@click.option(
+    "--without-tools", is_flag=True, help="Do not compare with Gramine's tools if they are installed."
+)
 @click.option("--force", is_flag=True, help="Replace another build in the folder.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def build(
@@ -67,6 +80,8 @@ def build(
     snapshot: str | None,
     cache: Path | None,
     signing_key: Path | None,
+    date: str,
+    without_tools: bool,
     force: bool,
     as_json: bool,
 ) -> None:
@@ -90,6 +105,8 @@ def build(
         bar=bar_on(console),
         report=lambda line: console.print(line, markup=False),
         signing_key=None if signing_key is None else _load_signing_key(signing_key),
+        date=NO_DATE if date == "none" else _date_of_epoch(os.environ),
+        tools=None if without_tools else find_tools(),
         force=force,
     )
     _print_result(_build_json(result), as_json=as_json)
@@ -124,6 +141,14 @@ def measure(manifest: Path, libpal: Path, sigstruct: Path | None, sgxs: Path | N
 
 commands: list[click.Command] = [build, measure]
 """What the builder adds to the program."""
+
+
+def _date_of_epoch(environment: Mapping[str, str]) -> str:
+    value = environment.get("SOURCE_DATE_EPOCH", "")
+    try:
+        return datetime.fromtimestamp(strict.decimal(value, what="SOURCE_DATE_EPOCH"), UTC).date().isoformat()
+    except (MalformedError, ValueError, OverflowError, OSError) as error:
+        raise click.UsageError(f"SOURCE_DATE_EPOCH {value!r} is not a time in Unix seconds") from error
 
 
 def package_finder(

@@ -219,8 +219,13 @@ def parse_lock(data: bytes) -> Lock:
     if len({wheel.name for wheel in wheels}) != len(wheels):
         raise MalformedError(f"{LOCK_FILE}: two wheels for one package")
     base = table.value("base")
+    libraries = {name: _parse_locked_file(table, name) for name in LIBRARIES if table.value(name)}
+    if len(libraries) != len(LIBRARIES) and (libraries or not base):
+        raise MalformedError(
+            f"{LOCK_FILE}: must pin {' and '.join(LIBRARIES)}, or a base layer that has them"
+        )
     return Lock(
-        {name: _parse_locked_file(table, name) for name in LIBRARIES if table.value(name)},
+        libraries,
         wheels,
         Table(base, what=table.name("base"), required=("sha256",)).sha256("sha256") if base else None,
         hashlib.sha256(data).digest(),

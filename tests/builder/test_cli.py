@@ -188,3 +188,33 @@ def test_measure_needs_both_files(capsys, files, missing):
     arguments = list(measure(files))
     at = arguments.index(missing)
     assert run(capsys, *arguments[:at], *arguments[at + 2 :])[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("more", "epoch", "date"),
+    [
+        ([], "1700000000", "0000-00-00"),
+        (["--date", "source-date-epoch"], "1700000000", "2023-11-14"),
+        (["--date", "source-date-epoch"], "0", "1970-01-01"),
+    ],
+)
+def test_the_sigstructs_date_is_none_or_that_of_the_epoch(
+    capsys, arguments, tmp_path, repository, monkeypatch, more, epoch, date
+):
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", epoch)
+    monkeypatch.setenv("TZ", "Pacific/Kiritimati")
+    key = repository / "tests" / "vectors" / "gramine" / "test-signing-key-INSECURE.pem"
+    assert run(capsys, *arguments, "--signing-key", str(key), *more)[0] == 0
+    assert parse_sigstruct((tmp_path / "out" / "tiny.sig").read_bytes()).body.date == date
+
+
+@pytest.mark.parametrize("epoch", [None, "", "yesterday", "-1", " 1", "9999999999999"])
+def test_an_epoch_that_is_no_time_is_a_usage_error(capsys, arguments, tmp_path, monkeypatch, epoch):
+    if epoch is None:
+        monkeypatch.delenv("SOURCE_DATE_EPOCH", raising=False)
+    else:
+        monkeypatch.setenv("SOURCE_DATE_EPOCH", epoch)
+    code, _, err = run(capsys, *arguments, "--date", "source-date-epoch")
+    assert code == 2
+    assert "SOURCE_DATE_EPOCH" in err
+    assert not (tmp_path / "out").exists()
