@@ -30,7 +30,7 @@ def base() -> None:
 @click.option(
     "--snapshot",
     required=True,
-    help="The moment of the archive that serves them, as snapshot.debian.org writes it: 20261120T000000Z.",
+    help="The moment of the archive that serves them, as Debian's snapshot archive writes it: 20261120T000000Z.",
 )
 @click.option(
     "--without-gramine", is_flag=True, help="Leave Gramine's package out: no build until it is added."

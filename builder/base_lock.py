@@ -19,7 +19,7 @@ from assay.tlog import strict
 from assay.tlog.errors import MalformedError
 
 SNAPSHOT = re.compile(r"[0-9]{8}T[0-9]{6}Z")
-"""A moment of an archive, as snapshot.debian.org writes it: UTC, ``20261120T000000Z``."""
+"""A moment of an archive, as Debian's snapshot archive writes it: UTC, ``20261120T000000Z``."""
 
 MAX_FILES = 65_536
 

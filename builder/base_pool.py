@@ -1,7 +1,7 @@
 """Obtaining the packages of a base layer: from folders, or from a server that keeps an archive's past.
 
 Whatever the place, a package counts only with its locked digest. A folder is any folder of ``.deb`` files, such as
-what ``apt-get download`` leaves. A server is one laid out as snapshot.debian.org is:
+what ``apt-get download`` leaves. A server is one laid out as Debian's snapshot archive is:
 ``URL/archive/ARCHIVE/SNAPSHOT/PATH``.
 """
 
@@ -62,7 +62,7 @@ def package_finder(
 
 
 def snapshot_download(url: str, snapshot: str) -> Downloader:
-    """Download from a server such as ``https://snapshot.debian.org``, at this moment of its archives.
+    """Download from a server laid out as Debian's snapshot archive, at this moment of its archives.
 
     A moment between two of its states is answered with a redirect to the earlier one, which is followed once, and on
     the same server only.

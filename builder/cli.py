@@ -6,9 +6,10 @@ turns them into messages and exit codes.
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -38,6 +39,31 @@ CA_FILE = "llm-ca.pem"
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 _NEW = click.Path(path_type=Path)
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def base_options(command: _Command) -> _Command:
+    """Add the options that say how a base layer is had."""
+    options = [
+        click.option(
+            "--verify-base",
+            is_flag=True,
+            help="Obtain the base layer's packages, prove its list, add its files.",
+        ),
+        click.option(
+            "--pool", "pools", type=_FOLDER, multiple=True, help="A folder with packages (.deb); repeatable."
+        ),
+        click.option(
+            "--snapshot",
+            help="A server laid out as Debian's snapshot archive, to fetch missing packages from.",
+        ),
+        click.option(
+            "--cache", type=_NEW, help="Where fetched packages are kept [default: the user's cache]."
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 @click.command()
@@ -47,14 +73,7 @@ _NEW = click.Path(path_type=Path)
 @click.option("--log-policy", type=_FILE, help=f"The log policy [default: RECIPE_DIR/{LOG_POLICY_FILE}].")
 @click.option("--ca", type=_FILE, help=f"The CA bundle, PEM [default: RECIPE_DIR/{CA_FILE}].")
 @click.option("--wheels", type=_FOLDER, help="Take wheels from here only, and fetch nothing.")
-@click.option(
-    "--verify-base", is_flag=True, help="Obtain the base layer's packages, prove its list, add its files."
-)
-@click.option(
-    "--pool", "pools", type=_FOLDER, multiple=True, help="A folder with packages (.deb); repeatable."
-)
-@click.option("--snapshot", help="A server laid out as snapshot.debian.org, to fetch missing packages from.")
-@click.option("--cache", type=_NEW, help="Where fetched packages are kept [default: the user's cache].")
+@base_options
 @click.option("--signing-key", type=_FILE, help="RSA-3072 key (PEM, exponent 3): write a SIGSTRUCT too.")
 @click.option(
     "--date",
@@ -99,7 +118,7 @@ def build(
         source or recipe_dir.resolve().parents[1],
         inputs,
         out,
-        find_wheels=wheel_finder(wheels),
+        find_wheels=wheel_finder(wheels, bar=bar_on(console)),
         find_package=package_finder(recipe_dir, pools, snapshot=snapshot, cache=cache),
         verify_base=verify_base,
         bar=bar_on(console),

@@ -111,7 +111,7 @@ def provenance_of(record: BuildRecord, *, builder_id: str) -> Provenance:
         {
             "digest": {"sha256": package.sha256.hex()},
             "name": package.file,
-            "uri": f"pkg:deb/debian/{package.name}@{quote(package.version)}?arch={package.architecture}",
+            "uri": f"pkg:deb/{package.archive.partition('-')[0]}/{package.name}@{quote(package.version)}?arch={package.architecture}",
         }
         for package in record.packages
     ]

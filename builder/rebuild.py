@@ -16,6 +16,7 @@ from assay.attest import admission, bundle, entry, statement
 from assay.attest.bundle import Bundle
 from assay.attest.entry import Attestation
 from assay.attest.statement import LOG_TAIL_SIZE, Digests, Provenance, Rebuild, Release, Statement, Verdict
+from assay.builder.base import PackageFinder
 from assay.builder.build import WheelFinder, build
 from assay.builder.compose import Inputs
 from assay.builder.publish import BUILD_TYPE, attest, digests_of
@@ -76,6 +77,8 @@ def rebuild(
     key: ec.EllipticCurvePrivateKey,
     log: LogClient,
     find_wheels: WheelFinder,
+    find_packages: Callable[[Path], PackageFinder],
+    verify_base: bool,
     report: Callable[[str], None],
     now_ms: Callable[[], int],
 ) -> Rebuilt:
@@ -87,6 +90,8 @@ def rebuild(
         key: the rebuilder's.
         log: where the verdict goes.
         find_wheels: gives the wheels of the lock.
+        find_packages: for a recipe's folder, gives the packages of its base layer.
+        verify_base: prove the base layer's list, instead of believing it.
         report: takes the build's lines, which are also its log.
         now_ms: the clock.
 
@@ -100,7 +105,9 @@ def rebuild(
         report(line)
 
     started_ms = now_ms()
-    observed = _build(task, source, find_wheels, note)
+    observed = _build(
+        task, source, find_wheels=find_wheels, find_packages=find_packages, verify_base=verify_base, note=note
+    )
     verdict = _verdict(task.release.digests, observed)
     note(f"verdict: {verdict}")
     text = "\n".join(lines).encode("utf-8", "replace")
@@ -121,7 +128,15 @@ def rebuild(
     return Rebuilt(said, submitted)
 
 
-def _build(task: Task, source: Path, find_wheels: WheelFinder, note: Callable[[str], None]) -> Digests | None:
+def _build(
+    task: Task,
+    source: Path,
+    *,
+    find_wheels: WheelFinder,
+    find_packages: Callable[[Path], PackageFinder],
+    verify_base: bool,
+    note: Callable[[str], None],
+) -> Digests | None:
     try:
         recipe = find_recipe(source, task.provenance)
         note(f"recipe: {recipe.relative_to(source)}")
@@ -132,6 +147,8 @@ def _build(task: Task, source: Path, find_wheels: WheelFinder, note: Callable[[s
                 _inputs(task.provenance),
                 Path(folder) / "out",
                 find_wheels=find_wheels,
+                find_package=find_packages(recipe),
+                verify_base=verify_base,
                 report=note,
             )
     except (LogError, OSError) as error:

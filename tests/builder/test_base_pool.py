@@ -19,7 +19,7 @@ def locked(based):
 
 
 class Archive(http.server.BaseHTTPRequestHandler):
-    """A server laid out as snapshot.debian.org: ``answers`` maps paths to (status, headers, body)."""
+    """A server laid out as the snapshot archive: ``answers`` maps paths to (status, headers, body)."""
 
     def do_GET(self):
         self.server.asked.append(self.path)
