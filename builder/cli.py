@@ -25,7 +25,7 @@ from assay.builder import base_pool
 from assay.builder.base import PackageFinder
 from assay.builder.build import build as build_recipe
 from assay.builder.compose import Inputs
-from assay.builder.gramine_tools import find_tools
+from assay.builder.gramine_tools import check_view, find_tools, parse_view
 from assay.builder.output import BuildResult
 from assay.builder.progress import bar_on
 from assay.builder.recipe import load_recipe
@@ -58,7 +58,9 @@ def base_options(command: _Command) -> _Command:
             help="A server laid out as Debian's snapshot archive, to fetch missing packages from.",
         ),
         click.option(
-            "--cache", type=_NEW, help="Where fetched packages are kept [default: the user's cache]."
+            "--cache",
+            type=_NEW,
+            help="Where fetched wheels and packages are kept [default: the user's cache].",
         ),
     ]
     for option in reversed(options):
@@ -118,7 +120,7 @@ def build(
         source or recipe_dir.resolve().parents[1],
         inputs,
         out,
-        find_wheels=wheel_finder(wheels, bar=bar_on(console)),
+        find_wheels=wheel_finder(wheels, cache=cached_wheels(cache), bar=bar_on(console)),
         find_package=package_finder(recipe_dir, pools, snapshot=snapshot, cache=cache),
         verify_base=verify_base,
         bar=bar_on(console),
@@ -135,9 +137,21 @@ def build(
 @click.option("--manifest", type=_FILE, required=True, help="The .manifest.sgx file.")
 @click.option("--libpal", type=_FILE, required=True, help="The SGX libpal.so.")
 @click.option("--sigstruct", type=_FILE, help="A SIGSTRUCT (.sig) that must be for this enclave.")
+@click.option(
+    "--sigstruct-view",
+    type=_FILE,
+    help="What gramine-sgx-sigstruct-view prints as JSON, which must say the same.",
+)
 @click.option("--sgxs", type=_NEW, help="Write the measured stream: its SHA-256 is MRENCLAVE.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def measure(manifest: Path, libpal: Path, sigstruct: Path | None, sgxs: Path | None, as_json: bool) -> None:
+def measure(
+    manifest: Path,
+    libpal: Path,
+    sigstruct: Path | None,
+    sigstruct_view: Path | None,
+    sgxs: Path | None,
+    as_json: bool,
+) -> None:
     """Recompute MRENCLAVE from a manifest and libpal; check a SIGSTRUCT against it."""
     text, image = manifest.read_bytes(), libpal.read_bytes()
     measured = measure_enclave(text, image)
@@ -145,6 +159,10 @@ def measure(manifest: Path, libpal: Path, sigstruct: Path | None, sgxs: Path | N
     if sigstruct is not None:
         signed = verify_sigstruct(sigstruct.read_bytes())
         mr_signer = verify_signed_for(signed, parse_manifest(text), measured.mr_enclave).mr_signer
+        if sigstruct_view is not None:
+            check_view(parse_view(sigstruct_view.read_bytes()), signed)
+    elif sigstruct_view is not None:
+        raise click.UsageError("--sigstruct-view is compared with --sigstruct, which is missing")
     if sgxs is not None:
         with sgxs.open("wb") as sink:
             measure_enclave(text, image, sink=sink)
@@ -170,6 +188,11 @@ def _date_of_epoch(environment: Mapping[str, str]) -> str:
         raise click.UsageError(f"SOURCE_DATE_EPOCH {value!r} is not a time in Unix seconds") from error
 
 
+def cached_wheels(cache: Path | None) -> Path | None:
+    """Where in ``--cache`` wheels are kept."""
+    return None if cache is None else cache / "wheels"
+
+
 def package_finder(
     recipe_dir: Path, pools: Sequence[Path], *, snapshot: str | None, cache: Path | None
 ) -> PackageFinder:
@@ -182,7 +205,7 @@ def package_finder(
     download = (
         None if snapshot is None or lock is None else base_pool.snapshot_download(snapshot, lock.snapshot)
     )
-    kept = cache or base_pool.cache_folder(os.environ)
+    kept = base_pool.cache_folder(os.environ) if cache is None else cache / "packages"
     return base_pool.package_finder(pools, cache=kept, download=download)
 
 

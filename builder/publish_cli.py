@@ -13,7 +13,7 @@ from assay.attest.bundle import MAX_BUNDLE_SIZE, Bundle
 from assay.attest.statement import Verdict
 from assay.builder import publish as publishing
 from assay.builder import rebuild as rebuilding
-from assay.builder.cli import base_options, package_finder
+from assay.builder.cli import base_options, cached_wheels, package_finder
 from assay.builder.output import load_build
 from assay.builder.publish import ReleaseTerms
 from assay.builder.wheels import wheel_finder
@@ -135,7 +135,7 @@ def rebuild(
         source=source.resolve(),
         key=p256.parse_private_pem(key.read_bytes()),
         log=log,
-        find_wheels=wheel_finder(wheels),
+        find_wheels=wheel_finder(wheels, cache=cached_wheels(cache)),
         find_packages=lambda recipe: package_finder(recipe, pools, snapshot=snapshot, cache=cache),
         verify_base=verify_base,
         report=_reporter(console),

@@ -53,9 +53,9 @@ def wheels_from_cache(
 
 
 def wheel_finder(
-    folder: Path | None, *, bar: Bar = no_bar
+    folder: Path | None, *, cache: Path | None = None, bar: Bar = no_bar
 ) -> Callable[[Sequence[LockedWheel]], Mapping[LockedWheel, bytes]]:
-    """Where a build gets its wheels: from this folder alone, or else from the user's cache and pip."""
+    """Where a build gets its wheels: from this folder alone, or else from a cache (the user's, if None) and pip."""
 
     def find(locked: Sequence[LockedWheel]) -> Mapping[LockedWheel, bytes]:
         found: dict[LockedWheel, bytes] = {}
@@ -65,7 +65,7 @@ def wheel_finder(
                 if folder is not None:
                     found |= wheels_from_folder([wheel], folder)
                 else:
-                    found |= wheels_from_cache([wheel], cache_folder(os.environ), pip_download)
+                    found |= wheels_from_cache([wheel], cache or cache_folder(os.environ), pip_download)
         return found
 
     return find

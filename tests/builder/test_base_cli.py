@@ -1,10 +1,15 @@
 """``assay base`` and ``assay build --verify-base``, through the roof."""
 
+import hashlib
 import json
+from types import SimpleNamespace
 
 import pytest
 
+from assay.builder import rebuild as rebuilding
+from assay.builder.cli import package_finder
 from assay.builder.recipe import load_recipe
+from assay.builder.wheels import wheel_finder
 from assay.cli import main
 
 
@@ -101,6 +106,60 @@ def test_verify_base_proves_the_list_and_fills_the_tree(capsys, build, based, tm
     proven = run(capsys, [*build, "--json", "--pool", str(based.pool), "--verify-base", "--force"])
     assert proven[:2] == (0, out)
     assert (tmp_path / "out/rootfs/usr/bin/python3").read_bytes() == b"the interpreter"
+
+
+def test_a_second_build_works_offline_from_the_cache(capsys, build, based, tmp_path):
+    """What was fetched once, wheels and packages, is all that a build needs."""
+    at = build.index("--wheels")
+    offline = [*build[:at], *build[at + 2 :], "--verify-base", "--json"]
+    cache = tmp_path / "cache"
+    recipe = load_recipe(based.recipe)
+    for wheel in recipe.lock.wheels:
+        folder = cache / "wheels" / wheel.sha256.hex()
+        folder.mkdir(parents=True)
+        (folder / wheel.file).write_bytes((based.wheels / wheel.file).read_bytes())
+    for package in recipe.base_lock.packages:
+        folder = cache / "packages" / package.sha256.hex()
+        folder.mkdir(parents=True)
+        (folder / package.file).write_bytes(next(based.pool.glob(f"{package.name}_*")).read_bytes())
+    assert run(capsys, offline)[0] == 0
+    assert (tmp_path / "out/rootfs/usr/bin/python3").is_file()
+
+
+def test_a_rebuild_proves_the_base_layer_too(based, inputs_of):
+    home = based.source / "reproducible" / "tiny"
+    home.parent.mkdir()
+    based.recipe.rename(home)
+    recipe = load_recipe(home)
+    parameters = {
+        "inputs": inputs_of,
+        "recipe_sha256": recipe.sha256.hex(),
+        "lock_sha256": recipe.lock.sha256.hex(),
+    }
+    task = SimpleNamespace(provenance=SimpleNamespace(external_parameters=parameters))
+    lines = []
+
+    def rebuilt(pools):
+        return rebuilding._build(
+            task,
+            based.source,
+            find_wheels=wheel_finder(based.wheels),
+            find_packages=lambda folder: package_finder(
+                folder, pools, snapshot=None, cache=based.source / "cache"
+            ),
+            verify_base=True,
+            note=lines.append,
+        )
+
+    assert rebuilt([based.pool]).libpal_sha256 == hashlib.sha256(based.libpal).digest()
+    assert any("each as the packages have it" in line for line in lines)
+    assert rebuilt([]) is None
+    assert "package gramine" in lines[-1]
+
+
+@pytest.fixture
+def inputs_of(log_policy, ca_pem):
+    return {"ca": ca_pem.decode(), "log_policy": log_policy.decode()}
 
 
 def test_packages_that_cannot_be_had_are_unavailable(capsys, build, based, tmp_path):

@@ -159,6 +159,26 @@ def test_a_sigstruct_that_does_not_match_is_refused_and_nothing_is_printed(capsy
     assert tiny.values["mrenclave"] in err
 
 
+def view(tiny, **changed):
+    said = {
+        name: tiny.values["sigstruct"][name]
+        for name in ("mr_enclave", "mr_signer", "isv_prod_id", "isv_svn", "debug_enclave", "date")
+    }
+    return json.dumps({**said, **changed})
+
+
+def test_measure_reads_what_gramines_viewer_says(capsys, files, tiny, tmp_path):
+    for name, text in {"same": view(tiny), "other": view(tiny, isv_svn=9), "none": "{}"}.items():
+        (tmp_path / name).write_text(text)
+    both = ("--sigstruct", files["sigstruct"], "--sigstruct-view")
+    assert run(capsys, *measure(files, *both, str(tmp_path / "same")))[0] == 0
+    code, out, err = run(capsys, *measure(files, *both, str(tmp_path / "other")))
+    assert (code, out) == (1, "")
+    assert "isv_svn" in err
+    assert run(capsys, *measure(files, *both, str(tmp_path / "none")))[0] == 1
+    assert run(capsys, *measure(files, "--sigstruct-view", str(tmp_path / "same")))[0] == 2
+
+
 def test_a_sigstruct_with_a_wrong_signature_is_refused(capsys, files, tiny):
     forged = bytearray(parse_sigstruct(tiny.sigstruct).to_bytes())
     forged[600] ^= 1
