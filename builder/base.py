@@ -107,6 +107,7 @@ def prove(
         MalformedError: a package is malformed.
         UnavailableError: a package cannot be had.
     """
+    check_selection(spec, lock)
     packages = {}
     for locked in lock.packages:
         progress(locked.name)
@@ -209,7 +210,7 @@ def check_selection(spec: BaseSpec, lock: BaseLock) -> None:
     packages = {package.name: package.archive for package in lock.packages}
     absent = {origin.package for origin in spec.libraries.values()} if not libraries else set()
     expected = {name: archive for name, archive in spec.packages.items() if name not in absent}
-    if (libraries and libraries != dict(spec.libraries)) or not expected.items() <= packages.items():
+    if (libraries and libraries != dict(spec.libraries)) or expected != packages:
         raise UntrustedError("base: the lock is of another choice of packages", code="base-mismatch")
     if lock.architecture != spec.architecture or bool(lock.members) != (spec.zip is not None):
         raise UntrustedError("base: the lock is of another recipe", code="base-mismatch")

@@ -169,7 +169,7 @@ def _member(header: bytes, kind: bytes, content: bytes, names: dict[bytes, bytes
 
 
 def _long_name(content: bytes, *, repeated: bool, what: str) -> bytes:
-    if repeated or not 1 < len(content) <= _MAX_LONG_NAME or content.index(0) != len(content) - 1:
+    if repeated or not 1 < len(content) <= _MAX_LONG_NAME or content.find(0) != len(content) - 1:
         raise MalformedError(f"{what}: a malformed long name")
     return content[:-1]
 

@@ -99,7 +99,7 @@ def unpack_package(data: bytes, *, what: str) -> Package:
     if (
         len(names) != 3
         or (names[0], members[names[0]]) != ("debian-binary", b"2.0\n")
-        or [name.partition(".")[0] for name in names[1:]] != ["control", "data"]
+        or [name.partition(".tar")[:2] for name in names[1:]] != [("control", ".tar"), ("data", ".tar")]
     ):
         raise MalformedError(f"{what}: does not consist of debian-binary 2.0, control and data")
     control, _ = _unpack(names[1], members[names[1]], what=what)

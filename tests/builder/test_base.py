@@ -241,6 +241,18 @@ def test_a_list_of_another_recipe_is_refused_without_any_package(based, inputs, 
     assert refusal.value.code == "base-mismatch"
 
 
+@pytest.mark.parametrize("verify", [False, True])
+def test_a_list_with_a_package_that_the_recipe_does_not_name_is_refused(based, inputs, verify):
+    stranger = (
+        '    { name = "stranger", version = "1.0-1", architecture = "amd64", archive = "debian", '
+        f'path = "pool/main/s/stranger/stranger_1.0-1_amd64.deb", sha256 = "{"0" * 64}", size = 1 }},\n'
+    )
+    relock(based, lambda t: t.replace("]\nfile = [", stranger + "]\nfile = [", 1))
+    with pytest.raises(UntrustedError) as refusal:
+        prepare(**arguments(based, inputs), find_package=package_finder([based.pool]), verify_base=verify)
+    assert refusal.value.code == "base-mismatch"
+
+
 def test_a_base_file_in_the_place_of_a_source_is_refused(based, inputs, snapshot_time):
     path = based.recipe / "recipe.toml"
     path.write_text(path.read_text().replace('to = "lib/libdemo.so.1"', 'to = "app/top.py"', 1))

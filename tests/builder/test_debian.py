@@ -1,8 +1,11 @@
 """Packages: names, files and links as Debian makes them; whatever could leave the tree is refused."""
 
+import contextlib
 import tarfile
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from assay.builder.debian import unpack_package
 from assay.tlog.errors import LogError, MalformedError, UntrustedError
@@ -128,6 +131,8 @@ def parts(
         {"names": ("debian-binary", "data.tar", "control.tar")},
         {"names": ("control.tar", "debian-binary", "data.tar")},
         {"names": ("debian-binary", "control.tar", "extra.tar")},
+        {"names": ("debian-binary", "control.tar", "data")},
+        {"names": ("debian-binary", "control", "data.tar")},
         {"control": b"Package: p1\nVersion: 1\n"},
         {"control": b"Package: P1\nVersion: 1\nArchitecture: all\n"},
         {"control": b"Package: ../p1\nVersion: 1\nArchitecture: all\n"},
@@ -138,7 +143,7 @@ def parts(
         {"control": b"nonsense\n"},
         {"control": b"\xff"},
     ],
-    ids=range(14),
+    ids=range(16),
 )
 def test_a_package_of_another_form_is_refused(debs, change):
     good = unpack(parts(debs, control=b"Package: p1\nVersion: 1\nArchitecture: all\n"))
@@ -151,6 +156,27 @@ def test_a_package_without_control_file_is_refused(debs):
     data = debs.ar([("debian-binary", b"2.0\n"), ("control.tar", debs.tar([])), ("data.tar", debs.tar([]))])
     with pytest.raises(MalformedError):
         unpack(data)
+
+
+@settings(max_examples=300)
+@given(st.data())
+def test_a_damaged_package_is_refused_or_read_and_nothing_else_happens(debs, data):
+    files = {"usr/bin/x": b"1", "n" * 150: b"2"}
+    good = debs.make("p1", files, links={"usr/l": "bin/x"}, packing="")
+    at = data.draw(st.integers(0, len(good) - 1))
+    bad = (
+        good[:at] + data.draw(st.binary(min_size=1, max_size=12)) + good[at + data.draw(st.integers(0, 12)) :]
+    )
+    with contextlib.suppress(LogError):
+        package = unpack(bad)
+        assert all(".." not in path.split("/") for path in package.files)
+
+
+def test_a_long_name_without_its_end_is_refused(debs):
+    tar = debs.tar([("n" * 150, {}, b"")])
+    at = tar.index(b"n" * 100)
+    with pytest.raises(MalformedError):
+        unpack(debs.make("p1", tar[:at] + tar[at:].replace(b"n\0", b"nn", 1)))
 
 
 def test_every_truncation_is_refused(debs):
