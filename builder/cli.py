@@ -5,8 +5,10 @@ turns them into messages and exit codes.
 """
 
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 from rich.console import Console
@@ -17,9 +19,14 @@ from assay.attest.gramine.measure import measure as measure_enclave
 from assay.attest.gramine.options import parse_manifest
 from assay.attest.gramine.sigstruct import NO_DATE, SigStruct, verify_sigstruct
 from assay.attest.gramine.sigstruct_view import parse_view, verify_view
+from assay.builder import base_pool
+from assay.builder.base import PackageFinder
 from assay.builder.build import build as build_recipe
 from assay.builder.compose import Inputs
+from assay.builder.gramine_tools import find_tools
 from assay.builder.output import BuildResult
+from assay.builder.progress import bar_on
+from assay.builder.recipe import load_recipe
 from assay.builder.signing import (
     SignerInput,
     Signing,
@@ -38,6 +45,33 @@ FROM_EPOCH = "source-date-epoch"
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 _NEW = click.Path(path_type=Path)
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def base_options(command: _Command) -> _Command:
+    """Add the options that say how a base layer is had."""
+    options = [
+        click.option(
+            "--verify-base",
+            is_flag=True,
+            help="Obtain the base layer's packages, prove its list, add its files.",
+        ),
+        click.option(
+            "--pool", "pools", type=_FOLDER, multiple=True, help="A folder with packages (.deb); repeatable."
+        ),
+        click.option(
+            "--snapshot",
+            help="A server laid out as Debian's snapshot archive, to fetch missing packages from.",
+        ),
+        click.option(
+            "--cache",
+            type=_NEW,
+            help="Where fetched wheels and packages are kept [default: the user's cache].",
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 @click.command()
@@ -47,6 +81,7 @@ _NEW = click.Path(path_type=Path)
 @click.option("--log-policy", type=_FILE, help=f"The log policy [default: RECIPE_DIR/{LOG_POLICY_FILE}].")
 @click.option("--ca", type=_FILE, help=f"The CA bundle, PEM [default: RECIPE_DIR/{CA_FILE}].")
 @click.option("--wheels", type=_FOLDER, help="Take wheels from here only, and fetch nothing.")
+@base_options
 @click.option("--signing-key", type=_FILE, help="RSA-3072 key (PEM, exponent 3): write a SIGSTRUCT too.")
 @click.option("--signing-command", help="Sign with a program instead: input on stdin, 384 bytes on stdout.")
 @click.option("--signing-public-key", type=_FILE, help="The public key (PEM) of --signing-command.")
@@ -62,6 +97,9 @@ _NEW = click.Path(path_type=Path)
     default="none",
     help="The SIGSTRUCT's date: 0000-00-00, or the day of SOURCE_DATE_EPOCH in UTC [default: none].",
 )
+@click.option(
+    "--without-tools", is_flag=True, help="Do not compare with Gramine's tools if they are installed."
+)
 @click.option("--force", is_flag=True, help="Replace another build in the folder.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def build(
@@ -71,11 +109,16 @@ def build(
     log_policy: Path | None,
     ca: Path | None,
     wheels: Path | None,
+    verify_base: bool,
+    pools: tuple[Path, ...],
+    snapshot: str | None,
+    cache: Path | None,
     signing_key: Path | None,
     signing_command: str | None,
     signing_public_key: Path | None,
     signing_input: str,
     date: str,
+    without_tools: bool,
     force: bool,
     as_json: bool,
 ) -> None:
@@ -94,9 +137,13 @@ def build(
         source or recipe_dir.resolve().parents[1],
         inputs,
         out,
-        find_wheels=wheel_finder(wheels),
+        find_wheels=wheel_finder(wheels, cache=cached_wheels(cache), bar=bar_on(console)),
+        find_package=package_finder(recipe_dir, pools, snapshot=snapshot, cache=cache),
+        verify_base=verify_base,
+        bar=bar_on(console),
         report=lambda line: console.print(line, markup=False),
         signing=signing,
+        tools=None if without_tools else find_tools(),
         force=force,
     )
     _print_result(_build_json(result), as_json=as_json)
@@ -171,6 +218,27 @@ def _export(path: Path, manifest: bytes, image: bytes) -> None:
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def cached_wheels(cache: Path | None) -> Path | None:
+    """Where in ``--cache`` wheels are kept."""
+    return None if cache is None else cache / "wheels"
+
+
+def package_finder(
+    recipe_dir: Path, pools: Sequence[Path], *, snapshot: str | None, cache: Path | None
+) -> PackageFinder:
+    """The packages of a recipe's base layer: from folders, the cache, and a server only if one is named.
+
+    Raises:
+        MalformedError, UntrustedError: the recipe is refused.
+    """
+    lock = load_recipe(recipe_dir).base_lock
+    download = (
+        None if snapshot is None or lock is None else base_pool.snapshot_download(snapshot, lock.snapshot)
+    )
+    kept = base_pool.cache_folder(os.environ) if cache is None else cache / "packages"
+    return base_pool.package_finder(pools, cache=kept, download=download)
 
 
 def _build_json(result: BuildResult) -> dict[str, object]:

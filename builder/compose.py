@@ -117,16 +117,11 @@ def _below(root: Path, source: str, exclude: tuple[str, ...]) -> dict[str, bytes
     files = {
         name: (path / inner).read_bytes()
         for inner in tree.list_files(path)
-        if inner.endswith(_SOURCE_SUFFIX) and not _is_excluded(name := f"{source}/{inner}", exclude)
+        if inner.endswith(_SOURCE_SUFFIX) and not tree.is_excluded(name := f"{source}/{inner}", exclude)
     }
     if not files:
         raise MalformedError(f"recipe.toml: no source files in {source}", code="source-missing")
     return files
-
-
-def _is_excluded(path: str, exclude: tuple[str, ...]) -> bool:
-    name = path.rpartition("/")[2]
-    return any(path.startswith(entry) if entry.endswith("/") else entry in (path, name) for entry in exclude)
 
 
 def _placed(sources: Mapping[str, bytes], source: str, target: str) -> dict[str, bytes]:

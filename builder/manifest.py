@@ -41,6 +41,9 @@ _FEATURE_DEFAULTS: Mapping[str, str] = {
     "pkru": "disabled",
 }
 
+_TEMPLATE_MARKS = (b"{{", b"{%", b"{#")
+"""``gramine-manifest`` reads its input as a Jinja template; text with one of these would not come out as it went in."""
+
 
 def format_manifest(recipe: Recipe, trusted_files: Mapping[str, bytes], libsysdb_sha256: bytes) -> bytes:
     """Write the manifest of a recipe.
@@ -94,6 +97,8 @@ def read_canonical(manifest: bytes) -> dict[str, Any]:
     """
     table = parse_manifest(manifest)
     sgx, loader = _table(table, "sgx"), _table(table, "loader")
+    if any(mark in manifest for mark in _TEMPLATE_MARKS):
+        raise MalformedError("manifest: it would be read as a template", code="not-canonical")
     if canonical_text(table) != manifest:
         raise MalformedError("manifest: not the canonical text of its content", code="not-canonical")
     for item in (_table(loader, "entrypoint"), *trusted_entries(sgx)):

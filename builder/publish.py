@@ -11,6 +11,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -108,6 +109,14 @@ def provenance_of(record: BuildRecord, *, builder_id: str) -> Provenance:
             "uri": f"pkg:pypi/{wheel.name}@{wheel.version}",
         }
         for wheel in record.wheels
+    ]
+    dependencies += [
+        {
+            "digest": {"sha256": package.sha256.hex()},
+            "name": package.file,
+            "uri": f"pkg:deb/{package.archive.partition('-')[0]}/{package.name}@{quote(package.version)}?arch={package.architecture}",
+        }
+        for package in record.packages
     ]
     dependencies += [
         {"digest": {"sha256": record.libpal_sha256.hex()}, "name": "libpal.so"},

@@ -13,6 +13,7 @@ from assay.attest.bundle import MAX_BUNDLE_SIZE, Bundle
 from assay.attest.statement import Verdict
 from assay.builder import publish as publishing
 from assay.builder import rebuild as rebuilding
+from assay.builder.cli import base_options, cached_wheels, package_finder
 from assay.builder.output import load_build
 from assay.builder.publish import ReleaseTerms
 from assay.builder.wheels import wheel_finder
@@ -102,6 +103,7 @@ def publish(
 @_log_option
 @_policy_option
 @click.option("--wheels", type=_FOLDER, help="Take wheels from here only, and fetch nothing.")
+@base_options
 @click.option(
     "--save", type=click.Path(path_type=Path), help="Write the release with all verdicts so far here."
 )
@@ -113,6 +115,10 @@ def rebuild(
     log_url: str,
     policy_path: Path,
     wheels: Path | None,
+    verify_base: bool,
+    pools: tuple[Path, ...],
+    snapshot: str | None,
+    cache: Path | None,
     save: Path | None,
     as_json: bool,
 ) -> int:
@@ -129,7 +135,9 @@ def rebuild(
         source=source.resolve(),
         key=p256.parse_private_pem(key.read_bytes()),
         log=log,
-        find_wheels=wheel_finder(wheels),
+        find_wheels=wheel_finder(wheels, cache=cached_wheels(cache)),
+        find_packages=lambda recipe: package_finder(recipe, pools, snapshot=snapshot, cache=cache),
+        verify_base=verify_base,
         report=_reporter(console),
         now_ms=_now_ms,
     )

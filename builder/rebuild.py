@@ -27,6 +27,7 @@ from assay.attest.statement import (
     Statement,
     Verdict,
 )
+from assay.builder.base import PackageFinder
 from assay.builder.build import WheelFinder, build
 from assay.builder.compose import Inputs
 from assay.builder.diff import compare
@@ -95,6 +96,8 @@ def rebuild(
     key: ec.EllipticCurvePrivateKey,
     log: LogClient,
     find_wheels: WheelFinder,
+    find_packages: Callable[[Path], PackageFinder],
+    verify_base: bool,
     report: Callable[[str], None],
     now_ms: Callable[[], int],
 ) -> Rebuilt:
@@ -106,6 +109,8 @@ def rebuild(
         key: the rebuilder's.
         log: where the verdict goes.
         find_wheels: gives the wheels of the lock.
+        find_packages: for a recipe's folder, gives the packages of its base layer.
+        verify_base: prove the base layer's list, instead of believing it.
         report: takes the build's lines, which are also its log.
         now_ms: the clock.
 
@@ -119,7 +124,9 @@ def rebuild(
         report(lines[-1])
 
     started_ms = now_ms()
-    observed, side = _build(task, source, find_wheels, note)
+    observed, side = _build(
+        task, source, find_wheels=find_wheels, find_packages=find_packages, verify_base=verify_base, note=note
+    )
     verdict = _verdict(task.release.digests, observed)
     differences = explain(task, side) if verdict is Verdict.DIFFERENT and side is not None else ()
     for difference in differences:
@@ -153,7 +160,13 @@ def explain(task: Task, rebuilt: Side) -> tuple[str, ...]:
 
 
 def _build(
-    task: Task, source: Path, find_wheels: WheelFinder, note: Callable[[str], None]
+    task: Task,
+    source: Path,
+    *,
+    find_wheels: WheelFinder,
+    find_packages: Callable[[Path], PackageFinder],
+    verify_base: bool,
+    note: Callable[[str], None],
 ) -> tuple[Digests | None, Side | None]:
     """What the rebuild gave, or twice None if it failed."""
     try:
@@ -166,6 +179,8 @@ def _build(
                 _inputs(task.provenance),
                 Path(folder) / "out",
                 find_wheels=find_wheels,
+                find_package=find_packages(recipe),
+                verify_base=verify_base,
                 report=note,
             )
             side = read_build(result.out, progress=lambda done, total: None)

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from assay.attest.gramine.layout import check_version
+from assay.builder.base_lock import LIBRARIES, BaseLock, BaseSpec, parse_base_lock, parse_base_spec
 from assay.builder.tables import Table, parse_toml
 from assay.builder.tree import check_path
 from assay.builder.unpack import normalized
-from assay.tlog.errors import MalformedError
+from assay.tlog.errors import MalformedError, UntrustedError
 
 RECIPE_FILE = "recipe.toml"
 LOCK_FILE = "recipe.lock"
@@ -54,11 +55,17 @@ class LockedWheel:
 
 @dataclass(frozen=True, slots=True)
 class Lock:
-    """``recipe.lock``: Gramine's two libraries and every wheel; ``sha256`` is of the lock's own bytes."""
+    """``recipe.lock``; ``sha256`` is of the lock's own bytes.
 
-    libpal: LockedFile
-    libsysdb: LockedFile
+    Attributes:
+        libraries: ``libpal`` and ``libsysdb``, Gramine's; empty if they are from a package of the base layer.
+        wheels: every wheel.
+        base_sha256: of the base layer's lock, or None without a base layer.
+    """
+
+    libraries: Mapping[str, LockedFile]
     wheels: tuple[LockedWheel, ...]
+    base_sha256: bytes | None
     sha256: bytes
 
 
@@ -105,6 +112,8 @@ class Recipe:
         inputs: where the log policy and the CA bundle go in the tree.
         wheels_target: the folder of the tree that wheels are unpacked into.
         allow: rule of the linter -> why its findings are allowed.
+        base: what the base layer takes from packages, or None.
+        base_lock: the base layer's lock, or None.
         sha256: of ``recipe.toml``.
     """
 
@@ -121,6 +130,8 @@ class Recipe:
     inputs: Mapping[str, str]
     wheels_target: str
     allow: Mapping[str, str]
+    base: BaseSpec | None
+    base_lock: BaseLock | None
     lock: Lock
     sha256: bytes
 
@@ -129,26 +140,43 @@ def load_recipe(folder: Path) -> Recipe:
     """Read the recipe in a folder.
 
     Raises:
-        MalformedError: see :func:`parse_recipe`.
-        OSError: one of its two files cannot be read.
+        MalformedError, UntrustedError: see :func:`parse_recipe`.
+        OSError: one of its files cannot be read.
     """
-    return parse_recipe((folder / RECIPE_FILE).read_bytes(), (folder / LOCK_FILE).read_bytes())
+    recipe = (folder / RECIPE_FILE).read_bytes()
+    base = load_base_spec(recipe)
+    path = None if base is None else folder / base.lock
+    base_lock = path.read_bytes() if path is not None and path.exists() else None
+    return parse_recipe(recipe, (folder / LOCK_FILE).read_bytes(), base_lock)
 
 
-def parse_recipe(recipe: bytes, lock: bytes) -> Recipe:
-    """Parse both files of a recipe.
+def load_base_spec(recipe: bytes) -> BaseSpec | None:
+    """Parse ``[base]`` alone, which is what a lock is made from; None if the recipe has none.
+
+    Raises:
+        MalformedError: see :func:`parse_recipe`.
+    """
+    table = _parse_table(recipe)
+    return parse_base_spec(table.value("base"), what=table.name("base")) if table.value("base") else None
+
+
+def parse_recipe(recipe: bytes, lock: bytes, base_lock: bytes | None = None) -> Recipe:
+    """Parse the files of a recipe.
+
+    Args:
+        recipe: ``recipe.toml``.
+        lock: ``recipe.lock``.
+        base_lock: what ``[base]`` names, if the recipe has it.
 
     Raises:
         MalformedError: not TOML, an unknown or missing key, a value of another type or form, a path that leaves its
-            folder, or a lock with two wheels for one package.
+            folder, a lock with two wheels for one package, or a base layer without its lock (code
+            ``base-lock-missing``).
+        UntrustedError: the base layer's lock is another one than ``recipe.lock`` pins (code ``lock-mismatch``).
     """
-    table = parse_toml(
-        recipe,
-        what=RECIPE_FILE,
-        required=_REQUIRED,
-        optional=("allow", "exclude", "files"),
-    )
-    _check_format(table)
+    table = _parse_table(recipe)
+    base = load_base_spec(recipe)
+    parsed_lock = parse_lock(lock)
     return Recipe(
         name=_matching(table, "name", NAME),
         product=_matching(table, "product", NAME),
@@ -163,7 +191,9 @@ def parse_recipe(recipe: bytes, lock: bytes) -> Recipe:
         inputs=_parse_inputs(table),
         wheels_target=_path(table, "wheels_target"),
         allow=_parse_allow(table),
-        lock=parse_lock(lock),
+        base=base,
+        base_lock=None if base is None else _check_base_lock(base, parsed_lock, base_lock),
+        lock=_check_libraries(base, parsed_lock),
         sha256=hashlib.sha256(recipe).digest(),
     )
 
@@ -174,7 +204,7 @@ def parse_lock(data: bytes) -> Lock:
     Raises:
         MalformedError: see :func:`parse_recipe`.
     """
-    table = parse_toml(data, what=LOCK_FILE, required=("format", "libpal", "libsysdb"), optional=("wheel",))
+    table = parse_toml(data, what=LOCK_FILE, required=("format",), optional=(*LIBRARIES, "base", "wheel"))
     _check_format(table)
     wheels = tuple(
         LockedWheel(
@@ -187,12 +217,47 @@ def parse_lock(data: bytes) -> Lock:
     )
     if len({wheel.name for wheel in wheels}) != len(wheels):
         raise MalformedError(f"{LOCK_FILE}: two wheels for one package")
+    base = table.value("base")
+    libraries = {name: _parse_locked_file(table, name) for name in LIBRARIES if table.value(name)}
+    if len(libraries) != len(LIBRARIES) and (libraries or not base):
+        raise MalformedError(
+            f"{LOCK_FILE}: must pin {' and '.join(LIBRARIES)}, or a base layer that has them"
+        )
     return Lock(
-        _parse_locked_file(table, "libpal"),
-        _parse_locked_file(table, "libsysdb"),
+        libraries,
         wheels,
+        Table(base, what=table.name("base"), required=("sha256",)).sha256("sha256") if base else None,
         hashlib.sha256(data).digest(),
     )
+
+
+def _parse_table(recipe: bytes) -> Table:
+    table = parse_toml(
+        recipe, what=RECIPE_FILE, required=_REQUIRED, optional=("allow", "base", "exclude", "files")
+    )
+    _check_format(table)
+    return table
+
+
+def _check_base_lock(base: BaseSpec, lock: Lock, data: bytes | None) -> BaseLock:
+    if data is None or lock.base_sha256 is None:
+        raise MalformedError(
+            f"{base.lock}: the base layer is not locked; make the lock from its packages with `assay base lock`",
+            code="base-lock-missing",
+        )
+    if hashlib.sha256(data).digest() != lock.base_sha256:
+        raise UntrustedError(f"{base.lock}: another SHA-256 than in {LOCK_FILE}", code="lock-mismatch")
+    return parse_base_lock(data, what=base.lock)
+
+
+def _check_libraries(base: BaseSpec | None, lock: Lock) -> Lock:
+    """Gramine's libraries have one source: the recipe's folder, or a package of the base layer."""
+    wanted = () if base is not None and base.libraries else LIBRARIES
+    if tuple(lock.libraries) != wanted:
+        raise MalformedError(f"{LOCK_FILE}: must pin {' and '.join(wanted) or 'neither libpal nor libsysdb'}")
+    if base is None and lock.base_sha256 is not None:
+        raise MalformedError(f"{LOCK_FILE}: pins a base layer that the recipe does not have")
+    return lock
 
 
 def _wheel_name(item: Table) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 import rfc8785
 
+from assay.builder.base_lock import LockedPackage, parse_package
 from assay.builder.recipe import NAME, LockedWheel
 from assay.builder.tables import Table
 from assay.tlog import strict
@@ -36,6 +37,8 @@ class BuildRecord:
         trusted_files: path relative to the build -> SHA-256, in the manifest's order.
         trusted_files_sha256: of the same as a ``sha256sum`` listing.
         source_sha256: of the ``sha256sum`` listing of the measured source files, depth first.
+        base_lock_sha256: of the base layer's list, or None without a base layer.
+        packages: those that the base layer is from.
         inputs: ``ca`` and ``log_policy``: their texts.
         allow: rule of the linter -> why its findings are allowed.
     """
@@ -66,6 +69,8 @@ class BuildRecord:
     recipe_sha256: bytes
     lock_sha256: bytes
     wheels: tuple[LockedWheel, ...]
+    base_lock_sha256: bytes | None
+    packages: tuple[LockedPackage, ...]
     inputs: Mapping[str, str]
     allow: Mapping[str, str]
 
@@ -85,11 +90,20 @@ class BuildRecord:
             {"file": w.file, "name": w.name, "sha256": w.sha256.hex(), "version": w.version}
             for w in self.wheels
         ]
+        members["packages"] = [
+            {**{name: getattr(p, name) for name in _PACKAGE_FIELDS}, "sha256": p.sha256.hex()}
+            for p in self.packages
+        ]
         return rfc8785.dumps(members)
 
 
 _U64_FIELDS = ("attribute_flags", "attribute_xfrm_mask", "attribute_xfrms")
-_DIGEST_FIELDS = ("mr_enclave", *(n for n in BuildRecord.__dataclass_fields__ if n.endswith("_sha256")))
+_OPTIONAL_DIGEST_FIELDS = ("base_lock_sha256", "mr_signer")
+_DIGEST_FIELDS = (
+    "mr_enclave",
+    *(n for n in BuildRecord.__dataclass_fields__ if n.endswith("_sha256") and n != "base_lock_sha256"),
+)
+_PACKAGE_FIELDS = tuple(LockedPackage.__dataclass_fields__)
 _TEXT_FIELDS = ("name", "product", "release", "gramine_version")
 _NUMBER_FIELDS = ("epoch_s", "isv_prod_id", "isv_svn", "misc_select", "enclave_size", "threads")
 
@@ -127,7 +141,9 @@ def _parse_fields(fields: Table) -> BuildRecord:
         name: int.from_bytes(strict.hex_bytes(fields.text(name), what=fields.name(name), length=_U64 // 2))
         for name in _U64_FIELDS
     }
-    members["mr_signer"] = None if fields.value("mr_signer") is None else fields.sha256("mr_signer")
+    members |= {
+        name: None if fields.value(name) is None else fields.sha256(name) for name in _OPTIONAL_DIGEST_FIELDS
+    }
     members["edmm"] = fields.boolean("edmm")
     members["trusted_files"] = {
         item.text("path"): item.sha256("sha256")
@@ -136,6 +152,9 @@ def _parse_fields(fields: Table) -> BuildRecord:
     members["wheels"] = tuple(
         LockedWheel(item.text("name"), item.text("version"), item.text("file"), item.sha256("sha256"))
         for item in fields.tables("wheels", required=("file", "name", "sha256", "version"))
+    )
+    members["packages"] = tuple(
+        parse_package(item) for item in fields.tables("packages", required=_PACKAGE_FIELDS)
     )
     members["inputs"] = fields.documents("inputs")
     members["allow"] = fields.documents("allow")

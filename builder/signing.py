@@ -42,11 +42,13 @@ class Signing:
         public_key: RSA-3072 with exponent 3.
         sign: see :func:`assay.attest.gramine.sigstruct.sign_with`.
         date: ``YYYY-MM-DD``; reproducible SIGSTRUCTs have none.
+        private_key: if it is in memory: what Gramine's own tools are compared with.
     """
 
     public_key: RSAPublicKey
     sign: Callable[[bytes], bytes]
     date: str = NO_DATE
+    private_key: RSAPrivateKey | None = None
 
     def signed(self, body: SignedBody) -> SigStruct:
         """Sign a body and verify what the signer gave.
@@ -59,7 +61,9 @@ class Signing:
 
 def key_signing(key: RSAPrivateKey, *, date: str = NO_DATE) -> Signing:
     """Sign with a key in memory."""
-    return Signing(key.public_key(), lambda data: key.sign(data, padding.PKCS1v15(), hashes.SHA256()), date)
+    return Signing(
+        key.public_key(), lambda data: key.sign(data, padding.PKCS1v15(), hashes.SHA256()), date, key
+    )
 
 
 def command_signing(

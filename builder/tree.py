@@ -1,9 +1,10 @@
 """The deterministic tree: paths and bytes, and every form that is derived from them.
 
 A tree is held in memory as path -> bytes, so that nothing of a file system can enter: no modes, owners,
-times, links or directory order. On disk files are 0444, directories 0755, and all have one mtime. Its
-digest is SHA-256 of a canonical tar: GNU format, directories first and then files, each sorted by path in
-code-point order, uid and gid 0, no names, those modes and that mtime.
+times, links or directory order. On disk files are 0444 (programs of a base layer 0555), directories 0755, and
+all have one mtime. Its digest is SHA-256 of a canonical tar: GNU format, directories first and then files, each sorted by path in
+code-point order, uid and gid 0, no names, those modes and that mtime. A base layer stands in it as its lock, which
+has the digest of every file: so the digest does not need the layer's bytes.
 """
 
 import hashlib
@@ -12,8 +13,9 @@ import os
 import re
 import stat
 import tarfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import rfc8785
 
@@ -21,14 +23,26 @@ from assay.tlog import strict
 from assay.tlog.errors import MalformedError
 
 FILE_MODE = 0o444
+PROGRAM_MODE = 0o555
 DIRECTORY_MODE = 0o755
 TREE_FORMAT = "urn:assay:tree:v1"
 
 Files = Mapping[str, bytes]
 """Relative path with ``/`` -> content."""
 
+
+class Measured(NamedTuple):
+    """A file of a tree without its bytes, which is all that a manifest and a measurement need."""
+
+    sha256: bytes
+    size: int
+
+
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f\\\\]")
 _BYTECODE_FOLDER = "__pycache__"
+
+Progress = Callable[[str], None]
+"""Is told what has been worked on, a path or a name."""
 
 
 def check_path(path: str, *, what: str) -> str:
@@ -53,6 +67,12 @@ def is_bytecode(path: str) -> bool:
     return path.endswith((".pyc", ".pyo")) or _BYTECODE_FOLDER in path.split("/")
 
 
+def is_excluded(path: str, exclude: Iterable[str]) -> bool:
+    """Whether a path is left out: an entry is a path, a path ending in ``/`` (a folder), or a bare file name."""
+    name = path.rpartition("/")[2]
+    return any(path.startswith(entry) if entry.endswith("/") else entry in (path, name) for entry in exclude)
+
+
 def depth_first(paths: Iterable[str]) -> list[str]:
     """Sort as Gramine expands a directory: by name on each level, in code-point order, children before the next.
 
@@ -75,18 +95,42 @@ def merge(parts: Iterable[Files]) -> dict[str, bytes]:
                 raise MalformedError(f"tree: {strict.shown(path)} is bytecode", code="bytecode")
             if merged.setdefault(path, content) != content:
                 raise MalformedError(f"tree: two contents for {path}", code="tree-conflict")
-    if clash := sorted(_folders(merged) & merged.keys()):
-        raise MalformedError(f"tree: {clash[0]} is a file and a folder", code="tree-conflict")
+    _check_folders(merged.keys())
     return {path: merged[path] for path in depth_first(merged)}
+
+
+def measure_files(files: Files) -> dict[str, Measured]:
+    """Digest and size of every file, in the mapping's order."""
+    return {path: Measured(hashlib.sha256(data).digest(), len(data)) for path, data in files.items()}
+
+
+def join(*parts: Mapping[str, Measured]) -> dict[str, Measured]:
+    """Join measured parts into one tree, depth first; unlike :func:`merge` it takes no path twice.
+
+    Raises:
+        MalformedError: a path in two parts, or a file where another part has a folder (code ``tree-conflict``).
+    """
+    joined: dict[str, Measured] = {}
+    for part in parts:
+        if twice := sorted(joined.keys() & part.keys()):
+            raise MalformedError(f"tree: two files {twice[0]}", code="tree-conflict")
+        joined |= part
+    _check_folders(joined.keys())
+    return {path: joined[path] for path in depth_first(joined)}
 
 
 def digest_list(files: Files) -> bytes:
     """The digests of all files as ``sha256sum`` prints and checks them, in the mapping's order."""
-    return "".join(f"{hashlib.sha256(data).hexdigest()}  {path}\n" for path, data in files.items()).encode()
+    return format_digests({path: file.sha256 for path, file in measure_files(files).items()})
+
+
+def format_digests(digests: Mapping[str, bytes]) -> bytes:
+    """The same of digests that are known: path -> SHA-256."""
+    return "".join(f"{digest.hex()}  {path}\n" for path, digest in digests.items()).encode()
 
 
 def tree_json(
-    files: Files, wheels: Mapping[str, bytes], *, origins: Mapping[str, str] | None = None
+    files: Mapping[str, Measured], wheels: Mapping[str, bytes], *, origins: Mapping[str, str] | None = None
 ) -> bytes:
     """The tree's list of contents as canonical JSON.
 
@@ -97,8 +141,8 @@ def tree_json(
     return rfc8785.dumps(
         {
             "files": {
-                path: {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data), **from_.get(path, {})}
-                for path, data in files.items()
+                path: {"sha256": f.sha256.hex(), "size": f.size, **from_.get(path, {})}
+                for path, f in files.items()
             },
             "format": TREE_FORMAT,
             "wheels": {name: digest.hex() for name, digest in wheels.items()},
@@ -119,8 +163,23 @@ def tar_sha256(files: Files, *, epoch_s: int) -> bytes:
     return sink.hash.digest()
 
 
-def write_files(files: Files, folder: Path, *, epoch_s: int) -> None:
-    """Write a tree into a new or empty folder with fixed modes and mtimes, whatever the umask is."""
+def write_files(
+    files: Files,
+    folder: Path,
+    *,
+    epoch_s: int,
+    programs: Collection[str] = (),
+    progress: Progress | None = None,
+) -> None:
+    """Write a tree into a new or empty folder with fixed modes and mtimes, whatever the umask is.
+
+    Args:
+        files: what to write.
+        folder: is made if it is not there.
+        epoch_s: every mtime, Unix seconds.
+        programs: those of the files that are 0555 instead of 0444.
+        progress: is told each path when it is written.
+    """
     folder.mkdir(exist_ok=True)
     folders = {folder} | {folder / path for path in _folders(files)}
     for path in sorted(folders):
@@ -128,7 +187,9 @@ def write_files(files: Files, folder: Path, *, epoch_s: int) -> None:
     for name, content in files.items():
         path = folder / name
         path.write_bytes(content)
-        _settle(path, FILE_MODE, epoch_s)
+        _settle(path, PROGRAM_MODE if name in programs else FILE_MODE, epoch_s)
+        if progress is not None:
+            progress(name)
     for path in sorted(folders, reverse=True):  # children first: writing into a folder moves its time
         _settle(path, DIRECTORY_MODE, epoch_s)
 
@@ -179,6 +240,11 @@ def _walk(folder: Path) -> Iterable[Path]:
                 yield from _walk(Path(entry.path))
         else:
             yield Path(entry.path)
+
+
+def _check_folders(paths: Collection[str]) -> None:
+    if clash := sorted(_folders(paths) & set(paths)):
+        raise MalformedError(f"tree: {clash[0]} is a file and a folder", code="tree-conflict")
 
 
 def _folders(files: Iterable[str]) -> set[str]:

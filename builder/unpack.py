@@ -1,7 +1,8 @@
 """Reading a wheel without pip: every member checked against RECORD, nothing executed, nothing generated.
 
 Only what a package's code needs is kept. ``*.data/purelib`` and ``platlib`` are merged, as an installer
-does; scripts, headers and data files are left out, and so is whatever an installer writes into ``*.dist-info``.
+does; scripts, headers and data files are left out, and so are RECORD, once it is checked, and whatever else an installer
+writes into ``*.dist-info``.
 """
 
 import base64
@@ -23,7 +24,10 @@ MAX_UNPACKED_SIZE = 1 << 30
 MAX_MEMBERS = 65_536
 
 _SIGNATURES = (".jws", ".p7s")
-_INSTALLER_FILES = {"INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json"}
+_INSTALLER_FILES = {
+    *("INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json"),
+    *("RECORD", "RECORD.jws", "RECORD.p7s"),
+}
 _LIBRARY_SCHEMES = {"purelib", "platlib"}
 _SEPARATORS = re.compile(r"[-_.]+")
 

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from assay.builder.progress import Bar, no_bar
 from assay.builder.recipe import LockedWheel
 from assay.tlog.errors import UnavailableError, UntrustedError
 
@@ -51,11 +52,23 @@ def wheels_from_cache(
     return {wheel: _cached(wheel, cache / wheel.sha256.hex(), download) for wheel in locked}
 
 
-def wheel_finder(folder: Path | None) -> Callable[[Sequence[LockedWheel]], Mapping[LockedWheel, bytes]]:
-    """Where a build gets its wheels: from this folder alone, or else from the user's cache and pip."""
-    if folder is not None:
-        return lambda locked: wheels_from_folder(locked, folder)
-    return lambda locked: wheels_from_cache(locked, cache_folder(os.environ), pip_download)
+def wheel_finder(
+    folder: Path | None, *, cache: Path | None = None, bar: Bar = no_bar
+) -> Callable[[Sequence[LockedWheel]], Mapping[LockedWheel, bytes]]:
+    """Where a build gets its wheels: from this folder alone, or else from a cache (the user's, if None) and pip."""
+
+    def find(locked: Sequence[LockedWheel]) -> Mapping[LockedWheel, bytes]:
+        found: dict[LockedWheel, bytes] = {}
+        with bar("wheels", len(locked)) as advance:
+            for wheel in locked:
+                advance(wheel.file)
+                if folder is not None:
+                    found |= wheels_from_folder([wheel], folder)
+                else:
+                    found |= wheels_from_cache([wheel], cache or cache_folder(os.environ), pip_download)
+        return found
+
+    return find
 
 
 def pip_download(wheel: LockedWheel, folder: Path) -> None:

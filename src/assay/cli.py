@@ -24,6 +24,11 @@ EXIT_INTERRUPTED = 130
 
 _COMMANDS = {
     "ask": ("assay.client.cli", "ask", "Ask an enclave, after verifying it; keep the proof"),
+    "base": (
+        "assay.builder.base_cli",
+        "base",
+        "Lock the distribution packages that a recipe takes files from",
+    ),
     "build": ("assay.builder.cli", "build", "Build an enclave image reproducibly"),
     "demo": ("assay.demo", "demo", "The whole story on this machine, on a simulated platform"),
     "diff": ("assay.builder.diff_cli", "diff", "Explain why two builds differ"),

@@ -58,7 +58,6 @@ def test_the_tree_holds_what_the_recipe_chose(workshop, inputs):
         "rootfs/app/main.py",
         "rootfs/app/packages/demo_pkg/__init__.py",
         "rootfs/app/packages/demo_pkg-1.0.dist-info/METADATA",
-        "rootfs/app/packages/demo_pkg-1.0.dist-info/RECORD",
         "rootfs/app/packages/demo_pkg-1.0.dist-info/WHEEL",
         "rootfs/app/pkg/__init__.py",
         "rootfs/app/pkg/a/x.py",

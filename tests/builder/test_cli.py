@@ -161,6 +161,26 @@ def test_a_sigstruct_that_does_not_match_is_refused_and_nothing_is_printed(capsy
     assert tiny.values["mrenclave"] in err
 
 
+def view(tiny, **changed):
+    said = {
+        name: tiny.values["sigstruct"][name]
+        for name in ("mr_enclave", "mr_signer", "isv_prod_id", "isv_svn", "debug_enclave", "date")
+    }
+    return json.dumps({**said, **changed})
+
+
+def test_measure_reads_what_gramines_viewer_says(capsys, files, tiny, tmp_path):
+    for name, text in {"same": view(tiny), "other": view(tiny, isv_svn=9), "none": "{}"}.items():
+        (tmp_path / name).write_text(text)
+    both = ("--sigstruct", files["sigstruct"], "--sigstruct-view")
+    assert run(capsys, *measure(files, *both, str(tmp_path / "same")))[0] == 0
+    code, out, err = run(capsys, *measure(files, *both, str(tmp_path / "other")))
+    assert (code, out) == (1, "")
+    assert "isv_svn" in err
+    assert run(capsys, *measure(files, *both, str(tmp_path / "none")))[0] == 1
+    assert run(capsys, *measure(files, "--sigstruct-view", str(tmp_path / "same")))[0] == 2
+
+
 def test_a_sigstruct_with_a_wrong_signature_is_refused(capsys, files, tiny):
     forged = bytearray(parse_sigstruct(tiny.sigstruct).to_bytes())
     forged[600] ^= 1
@@ -290,3 +310,33 @@ def test_an_sgxs_export_that_fails_leaves_the_old_file(capsys, files, tmp_path):
     (tmp_path / "out.sgxs.new").mkdir()
     assert run(capsys, *measure(files, "--sgxs", str(target)))[0] == 1
     assert target.read_bytes() == b"old"
+
+
+@pytest.mark.parametrize(
+    ("more", "epoch", "date"),
+    [
+        ([], "1700000000", "0000-00-00"),
+        (["--date", "source-date-epoch"], "1700000000", "2023-11-14"),
+        (["--date", "source-date-epoch"], "0", "1970-01-01"),
+    ],
+)
+def test_the_sigstructs_date_is_none_or_that_of_the_epoch(
+    capsys, arguments, tmp_path, repository, monkeypatch, more, epoch, date
+):
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", epoch)
+    monkeypatch.setenv("TZ", "Pacific/Kiritimati")
+    key = repository / "tests" / "vectors" / "gramine" / "test-signing-key-INSECURE.pem"
+    assert run(capsys, *arguments, "--signing-key", str(key), *more)[0] == 0
+    assert parse_sigstruct((tmp_path / "out" / "tiny.sig").read_bytes()).body.date == date
+
+
+@pytest.mark.parametrize("epoch", [None, "", "yesterday", "-1", " 1", "9999999999999"])
+def test_an_epoch_that_is_no_time_is_a_usage_error(capsys, arguments, tmp_path, monkeypatch, epoch):
+    if epoch is None:
+        monkeypatch.delenv("SOURCE_DATE_EPOCH", raising=False)
+    else:
+        monkeypatch.setenv("SOURCE_DATE_EPOCH", epoch)
+    code, _, err = run(capsys, *arguments, "--date", "source-date-epoch")
+    assert code == 2
+    assert "SOURCE_DATE_EPOCH" in err
+    assert not (tmp_path / "out").exists()

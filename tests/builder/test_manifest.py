@@ -85,6 +85,13 @@ def test_any_other_text_of_the_same_content_is_refused(text, old, new):
     assert refusal.value.code == "not-canonical"
 
 
+@pytest.mark.parametrize("mark", ["{{ x }}", "{% x %}", "{# x #}"])
+def test_what_gramine_would_read_as_a_template_is_refused(text, mark):
+    with pytest.raises(MalformedError) as refusal:
+        read_canonical(text.replace('"C.UTF-8"', f'"{mark}"').encode())
+    assert refusal.value.code == "not-canonical"
+
+
 @pytest.mark.parametrize("digest", ["00" * 31, "AA" * 32, "", "zz" * 32])
 def test_a_trusted_file_needs_a_lower_case_sha256(text, digest):
     with pytest.raises(MalformedError):

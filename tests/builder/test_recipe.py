@@ -126,7 +126,7 @@ def test_allowances_in_another_form_are_refused(text, allow):
 def test_a_lock_is_read():
     lock = parse_lock(LOCK.encode())
     assert lock.wheels == (LockedWheel("demo", "1.0", "demo-1.0-py3-none-any.whl", bytes.fromhex(DIGEST)),)
-    assert lock.libpal.file == "lib.so"
+    assert lock.libraries["libpal"].file == "lib.so"
 
 
 @pytest.mark.parametrize(

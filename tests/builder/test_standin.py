@@ -29,7 +29,7 @@ def test_the_libpal_stand_in_follows_from_its_script(standin, tmp_path):
 
 
 def test_the_libpal_stand_in_is_pinned_and_says_what_it_is(standin, recipe):
-    data = read_locked(standin, recipe.lock.libpal)
+    data = read_locked(standin, recipe.lock.libraries["libpal"])
     assert b"Not Gramine" in data
     image = parse_elf(data)
     assert [segment.flags for segment in image.segments] == [5, 6]
@@ -78,7 +78,7 @@ def closure(repository):
     return {path.relative_to(root).as_posix() for path in found if path.is_file()}
 
 
-@pytest.mark.parametrize("name", ["agent-standin", "agent-simulated"])
+@pytest.mark.parametrize("name", ["agent", "agent-standin", "agent-simulated"])
 def test_the_measured_modules_are_exactly_what_the_agent_imports(repository, name):
     recipe = load_recipe(repository / "reproducible" / name)
     sources = source_files(recipe, repository)

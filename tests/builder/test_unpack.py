@@ -31,7 +31,6 @@ def test_code_is_kept_and_installer_files_are_left_out(wheel):
     }
     assert sorted(unpack(wheel(files))) == [
         f"{INFO}/METADATA",
-        f"{INFO}/RECORD",
         f"{INFO}/WHEEL",
         "demo_pkg/__init__.py",
         "extra.py",
@@ -41,7 +40,8 @@ def test_code_is_kept_and_installer_files_are_left_out(wheel):
 
 @pytest.mark.parametrize("ending", [".jws", ".p7s"])
 def test_signatures_of_record_need_no_row(wheel, ending):
-    assert f"{INFO}/RECORD{ending}" in unpack(wheel({}, unrecorded={f"{INFO}/RECORD{ending}": b"x"}))
+    signed = unpack(wheel({}, unrecorded={f"{INFO}/RECORD{ending}": b"x"}))
+    assert sorted(signed) == [f"{INFO}/METADATA", f"{INFO}/WHEEL"]
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,8 @@ def test_a_record_that_says_something_else_is_refused(wheel, record):
 
 
 def good_rows(wheel):
-    return unpack(wheel({"a.py": b"x"}))[f"{INFO}/RECORD"].decode().splitlines(keepends=True)
+    with zipfile.ZipFile(io.BytesIO(wheel({"a.py": b"x"}))) as archive:
+        return archive.read(f"{INFO}/RECORD").decode().splitlines(keepends=True)
 
 
 @pytest.mark.parametrize(
