@@ -33,5 +33,5 @@ def test_every_file_of_a_tree_says_where_it_comes_from(workshop, log_policy, ca_
 
 
 def test_a_file_without_a_known_origin_has_none():
-    plain = json.loads(tree.tree_json({"a": b"1"}, {}, origins={"b": "source b"}))
+    plain = json.loads(tree.tree_json(tree.measure_files({"a": b"1"}), {}, origins={"b": "source b"}))
     assert plain["files"]["a"].keys() == {"sha256", "size"}

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from assay.attest import entry, statement
 from assay.attest.statement import MAX_DIFFERENCE_LENGTH, MAX_DIFFERENCES, Verdict
 from assay.builder import rebuild as rebuilding
-from assay.builder.build import build
+from assay.builder.build import build, no_packages
 from assay.builder.compose import Inputs
 from assay.builder.difference import Change, Difference, Label, Measured, Topic, section
 from assay.builder.publish import ReleaseTerms, provenance_of, release_of
@@ -62,6 +62,8 @@ def rebuild(checkout, task):
             key=ec.derive_private_key(7, ec.SECP256R1()),
             log=log,
             find_wheels=wheel_finder(checkout.wheels),
+            find_packages=lambda folder: no_packages,
+            verify_base=False,
             report=(lines if lines is not None else []).append,
             now_ms=lambda: 1,
         )
