@@ -32,7 +32,7 @@ from assay.builder.output import (
 from assay.builder.progress import Bar, no_bar
 from assay.builder.recipe import LockedWheel, Recipe, load_recipe
 from assay.builder.record import BuildRecord
-from assay.builder.signing import Signing
+from assay.builder.sigstruct_signing import Signing
 from assay.tlog.errors import UnavailableError, UntrustedError
 
 WheelFinder = Callable[[Sequence[LockedWheel]], Mapping[LockedWheel, bytes]]

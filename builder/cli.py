@@ -27,7 +27,7 @@ from assay.builder.gramine_tools import find_tools
 from assay.builder.output import BuildResult
 from assay.builder.progress import bar_on
 from assay.builder.recipe import load_recipe
-from assay.builder.signing import (
+from assay.builder.sigstruct_signing import (
     SignerInput,
     Signing,
     command_signing,

@@ -20,7 +20,7 @@ from assay.attest.gramine.attributes import verify_signed_for
 from assay.attest.gramine.options import parse_manifest
 from assay.attest.gramine.sigstruct import NO_DATE, SigStruct, verify_sigstruct
 from assay.attest.gramine.sigstruct_view import parse_view, verify_view
-from assay.builder.signing import Signing
+from assay.builder.sigstruct_signing import Signing
 from assay.tlog.errors import LogError, UnavailableError, UntrustedError
 
 Runner = Callable[[Sequence[str], Path], bytes]

@@ -20,7 +20,7 @@ from assay.builder.build import build, prepare
 from assay.builder.compose import MAX_INPUT_SIZE, Inputs
 from assay.builder.output import load_build
 from assay.builder.publish import ReleaseTerms, release_of
-from assay.builder.signing import key_signing
+from assay.builder.sigstruct_signing import key_signing
 from assay.builder.wheels import wheel_finder
 from assay.tlog.errors import LogError, MalformedError, UnavailableError, UntrustedError
 

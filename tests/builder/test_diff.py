@@ -20,7 +20,7 @@ from assay.builder.manifest_diff import compare_manifests
 from assay.builder.output import load_build
 from assay.builder.publish import ReleaseTerms, provenance_of, release_of
 from assay.builder.side import side_of_manifest, side_of_release, side_of_sigstruct
-from assay.builder.signing import key_signing
+from assay.builder.sigstruct_signing import key_signing
 from assay.builder.wheels import wheel_finder
 from assay.tlog.errors import LogError, MalformedError, UntrustedError
 

@@ -18,7 +18,7 @@ from assay.builder import gramine_tools
 from assay.builder.build import prepare
 from assay.builder.compose import Inputs
 from assay.builder.gramine_tools import Tools, compare, find_tools
-from assay.builder.signing import key_signing
+from assay.builder.sigstruct_signing import key_signing
 from assay.builder.wheels import wheel_finder
 from assay.cli import main
 from assay.tlog.errors import UnavailableError, UntrustedError

@@ -14,7 +14,7 @@ from assay.builder.build import prepare
 from assay.builder.compose import Inputs
 from assay.builder.output import load_build, measured_fields, write_build
 from assay.builder.record import parse_record
-from assay.builder.signing import key_signing
+from assay.builder.sigstruct_signing import key_signing
 from assay.builder.wheels import wheel_finder
 from assay.tlog.errors import LogError, MalformedError, UntrustedError
 

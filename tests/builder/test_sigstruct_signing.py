@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from assay.attest.gramine.attributes import body_from_manifest
 from assay.attest.gramine.options import parse_manifest
-from assay.builder.signing import (
+from assay.builder.sigstruct_signing import (
     SignerInput,
     command_signing,
     epoch_date,
