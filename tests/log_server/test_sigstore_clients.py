@@ -31,8 +31,8 @@ from sigstore.verify import Verifier
 from sigstore.verify.policy import Identity, UnsafeNoOp
 from werkzeug.serving import make_server
 
+from assay.attest.transparency_entry import log_id
 from assay.log_server.app import create_app
-from assay.log_server.rekor import log_id
 
 pytestmark = pytest.mark.slow
 
