@@ -48,6 +48,16 @@ class Rebuilt:
     submitted: Submitted
 
 
+def release_entry(data: bytes, *, policy: Policy) -> Attestation:
+    """The entry in a release file, after verifying that it is its publishers' and in the log.
+
+    Raises:
+        MalformedError: no release.
+        UntrustedError: not its publishers', or not in the log.
+    """
+    return _open_release(data, policy)[0]
+
+
 def open_task(data: bytes, *, policy: Policy, log: LogClient) -> Task:
     """Read a release file, verify it, and find its provenance in the log.
 
@@ -56,14 +66,8 @@ def open_task(data: bytes, *, policy: Policy, log: LogClient) -> Task:
         UntrustedError: not its publishers', not in the log, or without provenance (code ``no-provenance``).
         LogError: the log does not answer.
     """
-    parsed: Bundle = bundle.parse_bundle(data)
-    leaf_hash = merkle.leaf_hash(parsed.subject.leaf)
-    attestation = _attestation(parsed.subject.leaf)
-    release = admission.verify_attestation(attestation).predicate
-    if not isinstance(release, Release):
-        raise MalformedError("the file's subject is no release", code="no-release")
-    included = verify_proof(parsed.subject.proof, leaf=leaf_hash, policy=policy.log)
-    _require_publishers(attestation, release, policy, lambda: quorum_time_s(included.cosigned))
+    attestation, release = _open_release(data, policy)
+    leaf_hash = entry.leaf_hash_of(attestation)
     for found in log.search({"kind": "attestation", "sha256": release.digests.manifest_sha256.hex()}):
         provenance = _provenance(log, found, release, policy)
         if provenance is not None:
@@ -175,6 +179,18 @@ def _verdict(expected: Digests, observed: Digests | None) -> Verdict:
     if observed is None:
         return Verdict.FAILED
     return Verdict.REPRODUCED if observed == expected else Verdict.DIFFERENT
+
+
+def _open_release(data: bytes, policy: Policy) -> tuple[Attestation, Release]:
+    parsed: Bundle = bundle.parse_bundle(data)
+    attestation = _attestation(parsed.subject.leaf)
+    release = admission.verify_attestation(attestation).predicate
+    if not isinstance(release, Release):
+        raise MalformedError("the file's subject is no release", code="no-release")
+    leaf_hash = merkle.leaf_hash(parsed.subject.leaf)
+    included = verify_proof(parsed.subject.proof, leaf=leaf_hash, policy=policy.log)
+    _require_publishers(attestation, release, policy, lambda: quorum_time_s(included.cosigned))
+    return attestation, release
 
 
 def _attestation(leaf: bytes) -> Attestation:

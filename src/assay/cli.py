@@ -27,6 +27,11 @@ _COMMANDS = {
     "build": ("assay.builder.cli", "build", "Build an enclave image reproducibly"),
     "demo": ("assay.demo", "demo", "The whole story on this machine, on a simulated platform"),
     "enclave": ("assay.enclave.cli", "enclave", "Run an enclave, or a simulated device for one"),
+    "export-bundle": (
+        "assay.builder.publish_cli",
+        "export_bundle",
+        "Write a published release as a Sigstore bundle",
+    ),
     "keys": ("assay.client.keys", "keys", "Make and show keys"),
     "log": ("assay.log_server.cli", "log", "Run a transparency log"),
     "measure": ("assay.builder.cli", "measure", "Recompute an MRENCLAVE; check a SIGSTRUCT against it"),
