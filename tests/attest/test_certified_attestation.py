@@ -252,9 +252,7 @@ def test_two_signatures_in_one_name_count_once(authority, make):
     )
 
 
-@pytest.mark.parametrize(
-    ("threshold", "admitted"), [(1, True), (2, True), (3, True), (4, False)], ids=str
-)
+@pytest.mark.parametrize(("threshold", "admitted"), [(1, True), (2, True), (3, True), (4, False)], ids=str)
 def test_keys_and_identities_count_together(authority, make, threshold, admitted):
     attestation = attested(
         make,
