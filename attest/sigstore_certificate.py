@@ -25,8 +25,8 @@ from assay.tlog.errors import MalformedError
 MAX_CERTIFICATE_SIZE = 4096
 """Fulcio's certificates for a workflow have about 2 KiB."""
 
-MAX_NAME_LENGTH = 512
-"""Of an identity and of an issuer: the URI of a workflow on a branch is long."""
+MAX_NAME_LENGTH = 255
+"""Of an identity and of an issuer: so long an index term may be."""
 
 MAX_SCTS = 8
 
@@ -58,7 +58,7 @@ class Identity:
     issuer: str
 
     def __post_init__(self) -> None:
-        """Both are visible ASCII of at most 512 characters.
+        """Both are visible ASCII of at most 255 characters.
 
         Raises:
             MalformedError: they are not (code ``certificate``).

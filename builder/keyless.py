@@ -38,7 +38,7 @@ class KeylessSigner:
         now_s: the clock, Unix seconds.
 
     Raises:
-        MalformedError: no TrustedRoot that names a CA's address (code ``sigstore-roots``).
+        MalformedError: no TrustedRoot that names the addresses to ask (code ``sigstore-roots``).
         UntrustedError: the token is not one that Sigstore takes, or is refused (code ``keyless``).
         UnavailableError: the CA does not answer (code ``keyless``).
     """
@@ -90,13 +90,16 @@ def client_trust_config(trusted_root: bytes, *, log_url: str, now_s: int) -> dic
     """What Sigstore's client is told: the pinned file, and the services that it names at this time.
 
     Raises:
-        MalformedError: no CA with an address is in force (code ``sigstore-roots``).
+        MalformedError: no CA or no timestamp authority with an address is in force (code ``sigstore-roots``).
     """
     root = _json(trusted_root)
     authorities = _addresses(root, "certificateAuthorities", now_s)
-    if not authorities:
-        raise MalformedError("Sigstore roots: no CA with an address to sign with", code="sigstore-roots")
     timestampers = _addresses(root, "timestampAuthorities", now_s)
+    if not authorities or not timestampers:
+        raise MalformedError(
+            "Sigstore roots: signing needs the addresses of a CA and of a timestamp authority in force",
+            code="sigstore-roots",
+        )
     return {
         "mediaType": "application/vnd.dev.sigstore.clienttrustconfig.v0.1+json",
         "trustedRoot": root,
@@ -106,7 +109,7 @@ def client_trust_config(trusted_root: bytes, *, log_url: str, now_s: int) -> dic
             "oidcUrls": [],
             "rekorTlogUrls": [_service(log_url, version=2)],
             "rekorTlogConfig": {"selector": "ANY"},
-            "tsaUrls": [_service(timestampers[-1], version=1)] if timestampers else [],
+            "tsaUrls": [_service(timestampers[-1], version=1)],
             "tsaConfig": {"selector": "ANY"},
         },
     }

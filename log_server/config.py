@@ -29,8 +29,8 @@ class RootSection(_Section):
 class IdentitySection(_Section):
     """Whom a Sigstore certificate must name, and the OIDC issuer that must have vouched for it; both exactly."""
 
-    identity: str = Field(min_length=1, max_length=512)
-    issuer: str = Field(min_length=1, max_length=512)
+    identity: str = Field(min_length=1, max_length=255)
+    issuer: str = Field(min_length=1, max_length=255)
 
 
 class PublisherSection(_Section):
