@@ -540,6 +540,40 @@ def test_an_interrupted_publication_goes_on_with_the_same_certificate(
     assert bundles.parse_bundle(world.release()).subject.leaf == calls[0]
 
 
+def test_a_certificate_that_ran_out_after_the_log_had_the_entries_finishes_the_publication(
+    world, built, monkeypatch, capsys
+):
+    world.serve()
+    pending, submit, seen = world.folder / "x.release.json.pending", LogClient.submit, []
+
+    def watch(self, data):
+        seen.append(pending.read_bytes())
+        return submit(self, data)
+
+    monkeypatch.setattr(LogClient, "submit", watch)
+    assert world.publish(built) == 0
+    first = bundles.parse_bundle(world.release()).subject.leaf
+
+    def expired(self, data):
+        raise UntrustedError("not any more", code="certificate-time")
+
+    monkeypatch.setattr(LogClient, "submit", expired)
+    (world.folder / "x.release.json").unlink()
+    pending.write_bytes(seen[0])
+    assert world.publish(built) == 0
+    assert bundles.parse_bundle(world.release()).subject.leaf == first
+    (world.folder / "x.release.json").unlink()
+    world.close()
+    world.serve()  # another log, which has none of it
+    capsys.readouterr()
+    pending.write_bytes(seen[0])
+    assert world.publish(built) == 1
+    assert "error[certificate-time]" in error_of(capsys)
+    pending.write_bytes(b"{}")
+    assert world.publish(built) == 1
+    assert "error[pending]" in error_of(capsys)
+
+
 @pytest.mark.parametrize("token", [b"", b"  \n", b"x" * 70_000, b"\xff", b"not.a.token"])
 def test_an_unusable_token_is_refused_and_never_shown(world, built, capsys, token):
     world.serve()
