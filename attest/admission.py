@@ -5,10 +5,10 @@ are passed in; nothing is looked up here. Every rule returns :class:`Admitted` o
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from assay.attest import claims, dsse, entry, index, p256, receipt, rekor_signature, statement
+from assay.attest import claims, dsse, entry, index, receipt, rekor_signature, signers, statement
 from assay.attest.entry import Appraisal, Attestation, EnclaveSubmission, ReceiptEntry, Registration
 from assay.attest.hashedrekord import HashedRekord
 from assay.attest.index import Indexed, Term
@@ -17,6 +17,8 @@ from assay.attest.quote.collateral import Collateral, format_collateral
 from assay.attest.quote.pcs_response import PcsResponses
 from assay.attest.quote.verify import VerifiedSgxQuote, verify_sgx_quote
 from assay.attest.roots import TrustedRoot
+from assay.attest.sigstore_certificate import Identity
+from assay.attest.sigstore_identity import IdentityJudgement, verify_identity
 from assay.attest.statement import Release, Statement
 from assay.tlog.errors import UntrustedError
 from assay.tlog.merkle import Hash
@@ -43,10 +45,17 @@ class Admitted:
 
 @dataclass(frozen=True, slots=True)
 class Publishers:
-    """Who may publish for one product: ``threshold`` of ``signers`` (hex signer ids) must sign."""
+    """Who may publish for one product: ``threshold`` of all that are named here must sign.
+
+    Attributes:
+        threshold: how many.
+        signers: hex ids of keys.
+        identities: whom a certificate must name, if it is a certificate that signs.
+    """
 
     threshold: int
     signers: frozenset[str]
+    identities: frozenset[Identity] = frozenset()
 
     def __post_init__(self) -> None:
         """A threshold of 0, or one that cannot be met, is a mistake in a policy.
@@ -54,54 +63,91 @@ class Publishers:
         Raises:
             ValueError: that.
         """
-        if not 1 <= self.threshold <= len(self.signers):
-            raise ValueError(f"a threshold of {self.threshold} of {len(self.signers)} keys")
+        if not 1 <= self.threshold <= self.count:
+            raise ValueError(f"a threshold of {self.threshold} of {self.count} keys and identities")
+
+    @property
+    def count(self) -> int:
+        """How many keys and identities there are."""
+        return len(self.signers) + len(self.identities)
 
 
-def admit_attestation(attestation: Attestation, *, publishers: Mapping[str, Publishers] | None) -> Admitted:
-    """Admit a statement whose every signature verifies.
+def admit_attestation(
+    attestation: Attestation,
+    *,
+    publishers: Mapping[str, Publishers] | None,
+    judgement: IdentityJudgement | None = None,
+) -> Admitted:
+    """Admit a statement whose every signature verifies, and every certificate.
+
+    A log that cannot judge certificates admits none: around anyone's signature anyone can put a certificate of their
+    own making, with the same key and any name.
 
     Args:
         attestation: the parsed entry.
         publishers: product -> who may publish its releases; None admits any signer, as a public log does.
+        judgement: pinned roots and the log's clock, by which certificates are judged; None admits no certificate.
 
     Raises:
-        MalformedError: an unknown or malformed predicate.
-        UntrustedError: a bad signature, or signers that may not publish for the product (code ``publisher``).
+        MalformedError: an unknown or malformed predicate, or a malformed certificate (code ``certificate``).
+        StaleError: a certificate that is not in force now (code ``certificate-time``).
+        UntrustedError: a bad signature, a certificate that the roots do not vouch for (``certificate-chain``,
+            ``certificate-sct``, ``no-sigstore-roots``), or signers that may not publish for the product
+            (``publisher``).
     """
     verified = verify_attestation(attestation)
-    signers = [p256.signer_id(der) for der in attestation.verifiers]
+    identities = _admitted_identities(attestation, judgement)
     if isinstance(verified.predicate, Release) and publishers is not None:
-        verify_publishers(verified.predicate.product, signers, publishers)
+        keys = signers.key_ids(attestation)
+        verify_publishers(verified.predicate.product, keys, publishers, identities=identities)
     leaf = entry.format_entry(attestation)
     return _admitted(leaf, index.index_attestation(attestation, verified, leaf))
 
 
+def _admitted_identities(attestation: Attestation, judgement: IdentityJudgement | None) -> list[Identity]:
+    found = signers.certificates(attestation)
+    if found and judgement is None:
+        raise UntrustedError(
+            "this log has no Sigstore roots to judge a certificate by", code="no-sigstore-roots"
+        )
+    return [] if judgement is None else [verify_identity(each, judgement) for each in found]
+
+
 def verify_attestation(attestation: Attestation) -> Statement:
-    """Verify every signature and parse the statement.
+    """Verify every signature and parse the statement; what certificates say besides their key is not judged.
 
     Raises:
-        MalformedError: a malformed statement.
+        MalformedError: a malformed statement or certificate, or a key twice.
         UntrustedError: a bad signature or another payload type.
     """
-    payload = dsse.verify(
-        attestation.envelope, verifiers=attestation.verifiers, payload_type=statement.PAYLOAD_TYPE
-    )
+    keys = [signers.spki_of(verifier) for verifier in attestation.verifiers]
+    payload = dsse.verify(attestation.envelope, verifiers=keys, payload_type=statement.PAYLOAD_TYPE)
     return statement.parse_statement(payload)
 
 
 def verify_publishers(
-    product: str, signers: Sequence[str], publishers: Mapping[str, Publishers]
-) -> frozenset[str]:
-    """Check that enough of a product's publishers signed, and return which did.
+    product: str,
+    signers: Sequence[str],
+    publishers: Mapping[str, Publishers],
+    *,
+    identities: Collection[Identity] = (),
+) -> frozenset[str | Identity]:
+    """Check that enough of a product's publishers signed, and return which did; each counts once.
+
+    Args:
+        product: whose release it is.
+        signers: hex ids of the keys whose signatures verified.
+        publishers: product -> who may publish for it.
+        identities: of the certificates whose signatures verified, and which were judged themselves.
 
     Raises:
-        UntrustedError: the product is not listed, or too few of its keys signed (code ``publisher``).
+        UntrustedError: the product is not listed, or too few of its publishers signed (code ``publisher``).
     """
     if product not in publishers:
         raise UntrustedError(f"nobody is listed as publisher of {product!r}", code="publisher")
     rule = publishers[product]
-    signed = rule.signers.intersection(signers)
+    signed: frozenset[str | Identity] = rule.signers.intersection(signers)
+    signed |= rule.identities.intersection(identities)
     if len(signed) < rule.threshold:
         raise UntrustedError(
             f"{len(signed)} of {product!r}'s publishers signed, {rule.threshold} must", code="publisher"

@@ -34,17 +34,28 @@ COLLATERAL_RESPONSES = ("pck_crl", "qe_identity", "root_ca_crl", "tcb_info")
 
 
 @dataclass(frozen=True, slots=True)
+class CertificateVerifier:
+    """A signature's verifier that is an X.509 certificate (DER): its key signed, in the name of its identity."""
+
+    der: bytes
+
+
+Verifier = bytes | CertificateVerifier
+"""What a signature is verified with: the SPKI DER of a key, or a certificate."""
+
+
+@dataclass(frozen=True, slots=True)
 class Attestation:
-    """A DSSE envelope around an in-toto statement, and the keys (SPKI DER) that its signatures are by."""
+    """A DSSE envelope around an in-toto statement, and what its signatures are verified with, in their order."""
 
     envelope: Envelope
-    verifiers: tuple[bytes, ...]
+    verifiers: tuple[Verifier, ...]
 
     def spec(self) -> jcs.Json:
-        """``{"envelope", "verifiers": [{"publicKey": {"rawBytes": base64}}]}``."""
+        """``{"envelope", "verifiers": [{"publicKey" or "x509Certificate": {"rawBytes": base64}}]}``."""
         return {
             "envelope": self.envelope.to_json(),
-            "verifiers": [{"publicKey": {"rawBytes": strict.base64_text(der)}} for der in self.verifiers],
+            "verifiers": [_verifier_json(verifier) for verifier in self.verifiers],
         }
 
 
@@ -191,11 +202,20 @@ def _parse_attestation(spec: jcs.Json) -> Attestation:
     return Attestation(envelope, tuple(_parse_verifier(item) for item in verifiers))
 
 
-def _parse_verifier(value: jcs.Json) -> bytes:
-    verifier = jcs.Fields(value, what="attestation.verifiers", required=("publicKey",))
-    return verifier.fields("publicKey", required=("rawBytes",)).base64(
-        "rawBytes", max_length=MAX_VERIFIER_SIZE
-    )
+def _verifier_json(verifier: Verifier) -> jcs.Json:
+    if isinstance(verifier, CertificateVerifier):
+        return {"x509Certificate": {"rawBytes": strict.base64_text(verifier.der)}}
+    return {"publicKey": {"rawBytes": strict.base64_text(verifier)}}
+
+
+def _parse_verifier(value: jcs.Json) -> Verifier:
+    kinds = ("publicKey", "x509Certificate")
+    verifier = jcs.Fields(value, what="attestation.verifiers", required=(), optional=kinds)
+    if verifier.has("publicKey") == verifier.has("x509Certificate"):
+        raise MalformedError("attestation.verifiers: either a public key or a certificate")
+    kind = "publicKey" if verifier.has("publicKey") else "x509Certificate"
+    der = verifier.fields(kind, required=("rawBytes",)).base64("rawBytes", max_length=MAX_VERIFIER_SIZE)
+    return der if kind == "publicKey" else CertificateVerifier(der)
 
 
 def _parse_enclave(spec: jcs.Json) -> EnclaveSubmission | Registration:

@@ -8,13 +8,22 @@ import hashlib
 from dataclasses import dataclass
 from typing import assert_never
 
-from assay.attest import claims, entry, p256, rekor_signature, statement
-from assay.attest.entry import Appraisal, Attestation, EnclaveSubmission, Entry, ReceiptEntry, Registration
+from assay.attest import claims, entry, p256, rekor_signature, signers, statement
+from assay.attest.entry import (
+    Appraisal,
+    Attestation,
+    CertificateVerifier,
+    EnclaveSubmission,
+    Entry,
+    ReceiptEntry,
+    Registration,
+)
 from assay.attest.hashedrekord import HashedRekord
 from assay.attest.quote import sgx
 from assay.attest.quote.sgx import QuoteV3
 from assay.attest.receipt import Receipt
 from assay.attest.rekor_signature import Signer
+from assay.attest.sigstore_certificate import parse_signing_certificate
 from assay.attest.statement import Predicate, Provenance, Rebuild, Release, Statement
 from assay.tlog import merkle
 from assay.tlog.errors import MalformedError
@@ -72,9 +81,26 @@ def index_entry(parsed: Entry, leaf: bytes) -> Indexed:
 def index_attestation(attestation: Attestation, said: Statement, leaf: bytes) -> Indexed:
     """The index of an attestation whose payload is the statement ``said``."""
     terms = [("kind", "attestation"), ("predicate", statement.predicate_type(said.predicate))]
-    terms += [("signer", p256.signer_id(der)) for der in attestation.verifiers]
+    terms += [("signer", p256.signer_id(signers.spki_of(each))) for each in attestation.verifiers]
+    terms += [("identity", each.identity.identity) for each in signers.certificates(attestation)]
     terms += _subject_terms(said) + _predicate_terms(said.predicate)
-    return Indexed("attestation", merkle.leaf_hash(leaf), tuple(dict.fromkeys(terms)))
+    return Indexed("attestation", _attestation_identity(attestation, leaf), tuple(dict.fromkeys(terms)))
+
+
+def _attestation_identity(attestation: Attestation, leaf: bytes) -> bytes:
+    """The leaf hash; with certificates, of the leaf that has of each only what its issuer signed.
+
+    An issuer's ECDSA signature has a twin, so that the same certificate would else be logged a second time.
+    """
+    if not signers.certificates(attestation):
+        return merkle.leaf_hash(leaf)
+    signed = tuple(
+        CertificateVerifier(parse_signing_certificate(each.der).tbs)
+        if isinstance(each, CertificateVerifier)
+        else each
+        for each in attestation.verifiers
+    )
+    return entry.leaf_hash_of(Attestation(attestation.envelope, signed))
 
 
 def index_registration(registration: Registration, quote: QuoteV3) -> Indexed:

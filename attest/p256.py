@@ -108,8 +108,25 @@ def sign(key: ec.EllipticCurvePrivateKey, message: bytes) -> bytes:
     back virtual machine must never reuse a nonce for two messages.
     """
     der = key.sign(message, ec.ECDSA(hashes.SHA256(), deterministic_signing=True))
-    r, s = decode_dss_signature(der)
-    return r.to_bytes(32, "big") + min(s, ORDER - s).to_bytes(32, "big")
+    return signature_from_der(der)
+
+
+def signature_to_der(signature: bytes) -> bytes:
+    """A raw signature as other formats carry it (RFC 3279 §2.2.3)."""
+    return encode_dss_signature(int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:], "big"))
+
+
+def signature_from_der(der: bytes) -> bytes:
+    """A DER signature as our formats carry it: raw, and of the twins the one with the low s.
+
+    Raises:
+        MalformedError: not a DER signature on P-256.
+    """
+    try:
+        r, s = decode_dss_signature(der)
+        return r.to_bytes(32, "big") + min(s, ORDER - s).to_bytes(32, "big")
+    except (ValueError, OverflowError) as error:
+        raise MalformedError("signature: not DER of a signature on P-256") from error
 
 
 def verify(key: ec.EllipticCurvePublicKey, signature: bytes, message: bytes) -> bytes:

@@ -15,17 +15,21 @@ from urllib.parse import quote
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from assay.attest import dsse, entry, p256, statement
+from assay.attest import entry, p256, statement
 from assay.attest.bundle import Bundle, format_bundle
-from assay.attest.entry import Attestation
+from assay.attest.entry import Attestation, CertificateVerifier, Verifier
+from assay.attest.sigstore_certificate import parse_signing_certificate
 from assay.attest.statement import Digests, Provenance, Release, Statement
+from assay.builder import sigstore_bundle
 from assay.builder.lint import lint, require_clean
 from assay.builder.output import BuildResult, file_names
 from assay.builder.record import BuildRecord
+from assay.builder.signing import KeySigner, Signature, Signer, sign_statement, signature_at
 from assay.client.log import LogClient, Submitted
 from assay.tlog import strict
-from assay.tlog.errors import MalformedError, UntrustedError
+from assay.tlog.errors import LogError, MalformedError, UnavailableError, UntrustedError
 from assay.tlog.merkle import Hash
+from assay.tlog.policy import Policy
 
 BUILD_TYPE = "urn:assay:build:gramine:v1"
 """The build type of our provenance: ``externalParameters`` = {inputs, lock_sha256, recipe_sha256, source_sha256}."""
@@ -53,11 +57,12 @@ class ReleaseTerms:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A release that is in the log, with its provenance."""
+    """A release that is in the log, with its provenance; ``signature`` is its last one, as it was made."""
 
     release: Submitted
     provenance: Submitted
     file: Path
+    signature: Signature
 
 
 def digests_of(record: BuildRecord) -> Digests:
@@ -138,8 +143,7 @@ def provenance_of(record: BuildRecord, *, builder_id: str) -> Provenance:
 
 def attest(said: Statement, keys: Sequence[ec.EllipticCurvePrivateKey]) -> Attestation:
     """Sign a statement with every key."""
-    verifiers = tuple(p256.spki(key.public_key()) for key in keys)
-    return Attestation(dsse.sign(statement.PAYLOAD_TYPE, said.payload(), keys), verifiers)
+    return sign_statement(said, [KeySigner(key) for key in keys]).attestation
 
 
 def publish(
@@ -149,15 +153,17 @@ def publish(
     terms: ReleaseTerms,
     log: LogClient,
     file: Path,
+    keyless: Signer | None = None,
 ) -> Published:
     """Put a build's release and provenance into the log, and write the release's bundle.
 
     Args:
         built: a build whose digests have been recomputed (:func:`~assay.builder.output.load_build`).
-        keys: of the publishers.
+        keys: of the publishers; their signatures stand in this order.
         terms: what they add.
         log: where to; its proofs are verified.
         file: the ``*.release.json`` to write.
+        keyless: signs besides the keys, after them, with a certificate.
 
     Raises:
         LogError: the log refuses an entry, does not answer, or proves something else.
@@ -165,41 +171,101 @@ def publish(
     """
     if file.exists():
         raise UntrustedError(f"{file} is there already; a release is published once", code="exists")
+    signers: list[Signer] = [KeySigner(key) for key in keys]
+    signers += [] if keyless is None else [keyless]
     pending = file.with_name(file.name + ".pending")
-    release, provenance = _pending(pending) or _prepare(pending, built, keys, terms)
-    _require_same_build(release, built)
-    submitted = log.submit(release)
-    proven = log.submit(provenance)
+    prepared = _pending(pending) or _prepare(pending, built, signers, terms)
+    _require_same_build(prepared.release, built)
+    submitted = _submit(log, prepared.release, pending)
+    proven = _submit(log, prepared.provenance, pending)
     bundle = Bundle(subject=submitted.logged, answer=None, enclave=None, release=None, rebuilds=())
     _write(file, format_bundle(bundle))
     pending.unlink()
-    return Published(submitted, proven, file)
+    return Published(submitted, proven, file, prepared.signature)
 
 
-def _prepare(
-    pending: Path, built: BuildResult, keys: Sequence[ec.EllipticCurvePrivateKey], terms: ReleaseTerms
-) -> tuple[bytes, bytes]:
-    builder_id = f"urn:assay:signer:{p256.signer_id(p256.spki(keys[0].public_key()))}"
+def export_release(published: Published, *, log: LogClient, policy: Policy) -> bytes:
+    """What was just published as a Sigstore bundle, with its last signature.
+
+    Raises:
+        LogError: as :func:`~assay.builder.sigstore_bundle.export`.
+    """
+    parsed = entry.parse_entry(published.release.logged.leaf)
+    assert isinstance(parsed, Attestation)
+    return sigstore_bundle.export(parsed, published.signature, log=log, policy=policy)
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """Both entries, and of the release the last signature as it was made."""
+
+    release: bytes
+    provenance: bytes
+    signature: Signature
+
+
+def _prepare(pending: Path, built: BuildResult, signers: Sequence[Signer], terms: ReleaseTerms) -> _Prepared:
     said = release_of(built, terms)
-    how = provenance_of(built.record, builder_id=builder_id)
-    release = entry.format_entry(attest(Statement(statement.release_subjects(said), said), keys))
-    provenance = entry.format_entry(attest(Statement(statement.build_subjects(said.digests), how), keys))
-    content = {"release": strict.base64_text(release), "provenance": strict.base64_text(provenance)}
+    release = sign_statement(Statement(statement.release_subjects(said), said), signers)
+    how = provenance_of(built.record, builder_id=_builder_id(release.attestation.verifiers[0]))
+    provenance = sign_statement(Statement(statement.build_subjects(said.digests), how), signers)
+    prepared = _Prepared(
+        entry.format_entry(release.attestation),
+        entry.format_entry(provenance.attestation),
+        release.signatures[-1],
+    )
+    content = {
+        "release": strict.base64_text(prepared.release),
+        "provenance": strict.base64_text(prepared.provenance),
+        "signature": strict.base64_text(prepared.signature.der),
+        "timestamps": [strict.base64_text(each) for each in prepared.signature.timestamps],
+    }
     _write(pending, json.dumps(content).encode())
-    return release, provenance
+    return prepared
 
 
-def _pending(path: Path) -> tuple[bytes, bytes] | None:
+def _builder_id(verifier: Verifier) -> str:
+    """The URI of whoever says how it was built: a key's, or a certificate's e-mail address or URI."""
+    if not isinstance(verifier, CertificateVerifier):
+        return f"urn:assay:signer:{p256.signer_id(verifier)}"
+    name = parse_signing_certificate(verifier.der).identity.identity
+    return name if ":" in name else f"mailto:{name}"
+
+
+def _pending(path: Path) -> _Prepared | None:
     """What an earlier attempt fixed and did not finish."""
     if not path.exists():
         return None
     try:
         content = json.loads(path.read_bytes())
-        names = ("release", "provenance")
-        release, provenance = (strict.base64_bytes(content[name], what=name) for name in names)
+        names = ("release", "provenance", "signature")
+        release, provenance, der = (strict.base64_bytes(content[name], what=name) for name in names)
+        timestamps = tuple(strict.base64_bytes(each, what="timestamps") for each in content["timestamps"])
+        parsed = entry.parse_entry(release)
     except (ValueError, LookupError, TypeError) as error:
         raise MalformedError(f"{path}: not what an interrupted publication leaves", code="pending") from error
-    return release, provenance
+    if not isinstance(parsed, Attestation):
+        raise MalformedError(f"{path}: not what an interrupted publication leaves", code="pending")
+    last = signature_at(parsed, -1)
+    return _Prepared(release, provenance, Signature(last.raw, der, last.verifier, timestamps))
+
+
+def _submit(log: LogClient, leaf: bytes, pending: Path) -> Submitted:
+    """Have an entry logged. One whose certificate has run out meanwhile may be in the log since the first attempt."""
+    try:
+        return log.submit(leaf)
+    except LogError as error:
+        if error.code != "certificate-time":
+            raise
+        try:
+            return log.known(leaf)
+        except UnavailableError as missing:
+            if missing.code != "not-found":
+                raise
+        raise UntrustedError(
+            f"the certificate ran out before the log took the entry; remove {pending} and publish again",
+            code=error.code,
+        ) from error
 
 
 def _sigstruct_sha256(built: BuildResult) -> bytes | None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from assay.attest import admission, bundle, entry, statement
+from assay.attest import admission, bundle, entry, signers, statement
 from assay.attest.bundle import Bundle
 from assay.attest.entry import Attestation
 from assay.attest.statement import (
@@ -36,8 +36,10 @@ from assay.builder.difference import lines_of
 from assay.builder.publish import BUILD_TYPE, attest, digests_of
 from assay.builder.recipe import LOCK_FILE, RECIPE_FILE
 from assay.builder.side import Side, side_of_release
-from assay.client.judge_release import signers_of
-from assay.client.log import LogClient, Submitted
+from assay.client.collect import logged_by_s
+from assay.client.judge_log import quorum_time_s
+from assay.client.judge_release import verify_publishers
+from assay.client.log import Found, LogClient, Submitted
 from assay.client.render import printable
 from assay.client.trust import Policy
 from assay.tlog import merkle
@@ -66,6 +68,16 @@ class Rebuilt:
     submitted: Submitted
 
 
+def release_entry(data: bytes, *, policy: Policy) -> Attestation:
+    """The entry in a release file, after verifying that it is its publishers' and in the log.
+
+    Raises:
+        MalformedError: no release.
+        UntrustedError: not its publishers', or not in the log.
+    """
+    return _open_release(data, policy)[0]
+
+
 def open_task(data: bytes, *, policy: Policy, log: LogClient) -> Task:
     """Read a release file, verify it, and find its provenance in the log.
 
@@ -74,16 +86,10 @@ def open_task(data: bytes, *, policy: Policy, log: LogClient) -> Task:
         UntrustedError: not its publishers', not in the log, or without provenance (code ``no-provenance``).
         LogError: the log does not answer.
     """
-    parsed: Bundle = bundle.parse_bundle(data)
-    leaf_hash = merkle.leaf_hash(parsed.subject.leaf)
-    said, signers = _signed(parsed.subject.leaf)
-    if not isinstance(said.predicate, Release):
-        raise MalformedError("the file's subject is no release", code="no-release")
-    release = said.predicate
-    admission.verify_publishers(release.product, signers, policy.publishers)
-    verify_proof(parsed.subject.proof, leaf=leaf_hash, policy=policy.log)
+    attestation, release = _open_release(data, policy)
+    leaf_hash = entry.leaf_hash_of(attestation)
     for found in log.search({"kind": "attestation", "sha256": release.digests.manifest_sha256.hex()}):
-        provenance = _provenance(found.leaf, release, policy)
+        provenance = _provenance(log, found, release, policy)
         if provenance is not None:
             return Task(release, leaf_hash, provenance)
     raise UntrustedError("the log has no provenance of this release by its publishers", code="no-provenance")
@@ -225,19 +231,43 @@ def _verdict(expected: Digests, observed: Digests | None) -> Verdict:
     return Verdict.REPRODUCED if observed == expected else Verdict.DIFFERENT
 
 
-def _signed(leaf: bytes) -> tuple[Statement, tuple[str, ...]]:
-    """A verified statement and who signed it."""
+def _open_release(data: bytes, policy: Policy) -> tuple[Attestation, Release]:
+    parsed: Bundle = bundle.parse_bundle(data)
+    attestation = _attestation(parsed.subject.leaf)
+    release = admission.verify_attestation(attestation).predicate
+    if not isinstance(release, Release):
+        raise MalformedError("the file's subject is no release", code="no-release")
+    leaf_hash = merkle.leaf_hash(parsed.subject.leaf)
+    included = verify_proof(parsed.subject.proof, leaf=leaf_hash, policy=policy.log)
+    _require_publishers(attestation, release, policy, lambda: quorum_time_s(included.cosigned))
+    return attestation, release
+
+
+def _attestation(leaf: bytes) -> Attestation:
     parsed = entry.parse_entry(leaf)
     if not isinstance(parsed, Attestation):
         raise MalformedError("the file's subject is no attestation", code="no-release")
-    return admission.verify_attestation(parsed), signers_of(parsed)
+    return parsed
 
 
-def _provenance(leaf: bytes, release: Release, policy: Policy) -> Provenance | None:
+def _require_publishers(
+    attestation: Attestation, release: Release, policy: Policy, logged_by_s: Callable[[], int]
+) -> None:
+    verify_publishers(
+        release.product,
+        signers.key_ids(attestation),
+        signers.certificates(attestation),
+        policy=policy,
+        logged_by_s=logged_by_s,
+    )
+
+
+def _provenance(log: LogClient, found: Found, release: Release, policy: Policy) -> Provenance | None:
     """The provenance in a leaf, if it is one of this release by its publishers; strangers' are passed over."""
     try:
-        said, signers = _signed(leaf)
-        admission.verify_publishers(release.product, signers, policy.publishers)
+        attestation = _attestation(found.leaf)
+        said = admission.verify_attestation(attestation)
+        _require_publishers(attestation, release, policy, lambda: logged_by_s(log, found, policy=policy))
     except LogError:
         return None
     if said.subjects != statement.build_subjects(release.digests):

@@ -7,18 +7,18 @@ that hides an entry can make a verification fail, or hide a rebuilder's contrary
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from assay.attest import admission, entry
+from assay.attest import admission, entry, signers
 from assay.attest.bundle import MAX_REBUILDS, Bundle, HeldAnswer, Logged, LoggedEnclave
 from assay.attest.entry import Attestation, ReceiptEntry, Registration
 from assay.attest.quote import sgx
 from assay.attest.statement import Rebuild, Verdict
-from assay.client import judge_release
+from assay.client import judge_log, judge_release
 from assay.client.log import Found, LogClient
 from assay.client.trust import Policy
 from assay.tlog import merkle
 from assay.tlog.errors import LogError, MalformedError
 from assay.tlog.merkle import Hash
-from assay.tlog.tlog_proof import TlogProof
+from assay.tlog.tlog_proof import TlogProof, verify_proof
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +64,8 @@ def collect_release(log: LogClient, *, mr_enclave: bytes, policy: Policy) -> Rel
         LogError: the log does not answer.
     """
     for found in log.search({"kind": "attestation", "mrenclave": mr_enclave.hex()}):
-        if _is_release(found.leaf, mr_enclave, policy):
-            released = Logged(found.leaf, _early_proof(log, found, policy))
+        if _is_release(log, found, mr_enclave, policy):
+            released = Logged(found.leaf, _release_proof(log, found, policy))
             leaf_hash = merkle.leaf_hash(found.leaf)
             return ReleaseMaterial(released, collect_rebuilds(log, leaf_hash, policy=policy))
     return ReleaseMaterial(None, ())
@@ -107,12 +107,25 @@ def _registration(leaf: bytes) -> Registration:
     return parsed
 
 
-def _is_release(leaf: bytes, mr_enclave: bytes, policy: Policy) -> bool:
+def logged_by_s(log: LogClient, found: Found, *, policy: Policy) -> int:
+    """The time by which witnesses saw an entry logged, as early as the log can show it; Unix seconds.
+
+    Raises:
+        LogError: the log does not answer, or its proof does not verify.
+    """
+    proof = log.prove(found.index, size=log.first_published_size(found.index))
+    included = verify_proof(proof, leaf=merkle.leaf_hash(found.leaf), policy=policy.log)
+    return judge_log.quorum_time_s(included.cosigned)
+
+
+def _is_release(log: LogClient, found: Found, mr_enclave: bytes, policy: Policy) -> bool:
     """Whether this is a release that the verifier may accept. Strangers' entries are passed over, not errors."""
     try:
-        attestation = judge_release.parse_attestation(leaf, what="release")
+        attestation = judge_release.parse_attestation(found.leaf, what="release")
         published = judge_release.judge_release_signature(attestation).value
-        judge_release.judge_publishers(published, policy)
+        judge_release.judge_publishers(
+            published, policy, logged_by_s=lambda: logged_by_s(log, found, policy=policy)
+        )
     except LogError:
         return False
     return published.release.digests.mr_enclave == mr_enclave
@@ -139,8 +152,12 @@ def _listed_verdict(leaf: bytes, release_leaf: Hash, policy: Policy) -> Verdict 
     return predicate.verdict if listed else None
 
 
-def _early_proof(log: LogClient, found: Found, policy: Policy) -> TlogProof:
-    """A proof by the newest checkpoint; by the first, if the policy asks how long a release has been announced."""
-    if not policy.freshness.announcement_delay_s:
+def _release_proof(log: LogClient, found: Found, policy: Policy) -> TlogProof:
+    """A proof by the newest checkpoint; by the first, if it matters when the release was logged.
+
+    It does if the policy asks how long a release has been announced, and if certificates signed.
+    """
+    attestation = judge_release.parse_attestation(found.leaf, what="release")
+    if not policy.freshness.announcement_delay_s and not signers.certificates(attestation):
         return log.prove(found.index)
     return log.prove(found.index, size=log.first_published_size(found.index))

@@ -1,29 +1,38 @@
 """What publishers and rebuilders vouch for: that a measurement is a release, and that others built the same."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from assay.attest import admission, entry, p256, statement
+from assay.attest import admission, entry, signers, statement
 from assay.attest.bundle import Logged
 from assay.attest.entry import Attestation
 from assay.attest.quote.verify import VerifiedSgxQuote
+from assay.attest.sigstore_certificate import Identity, SigningCertificate
+from assay.attest.sigstore_identity import IdentityJudgement, verify_identity
 from assay.attest.statement import Rebuild, Release
 from assay.client.judge_enclave import Bracket
 from assay.client.judge_log import Proven, judge_checkpoint, judge_inclusion
 from assay.client.trust import Policy, Rebuilders
 from assay.client.verdict import Passed, Skipped
 from assay.tlog import strict
-from assay.tlog.errors import MalformedError, StaleError, UntrustedError
+from assay.tlog.errors import LogError, MalformedError, StaleError, UntrustedError
 from assay.tlog.merkle import Hash
 from assay.tlog.policy import CosignedCheckpoint
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A release statement whose signatures verified, and by whom; whether those may publish is another check."""
+    """A release statement whose signatures verified, and by whom; whether those may publish is another check.
+
+    Attributes:
+        release: what was signed.
+        signers: hex ids of the keys that signed.
+        certificates: those whose keys signed; whose they are, nobody has judged yet.
+    """
 
     release: Release
     signers: tuple[str, ...]
+    certificates: tuple[SigningCertificate, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,21 +68,84 @@ def judge_release_signature(attestation: Attestation) -> Passed[Published]:
         raise UntrustedError(
             f"a {statement.predicate_type(verified.predicate)} is not a release", code="not-a-release"
         )
-    release, signers = verified.predicate, signers_of(attestation)
+    release = verified.predicate
+    published = Published(release, signers_of(attestation), signers.certificates(attestation))
+    names = [*published.signers]
+    if published.certificates:
+        names.append(f"{len(published.certificates)} certificates")
     name = f"{strict.shown(release.product)} {strict.shown(release.release)}"
-    return Passed(Published(release, signers), f"{name}, signed by {', '.join(signers)}")
+    return Passed(published, f"{name}, signed by {', '.join(names)}")
 
 
-def judge_publishers(published: Published, policy: Policy) -> Passed[frozenset[str]]:
+def judge_publishers(
+    published: Published, policy: Policy, *, logged_by_s: Callable[[], int]
+) -> Passed[frozenset[str | Identity]]:
     """Check that enough of the product's publishers signed.
+
+    An identity counts if its certificate verifies under the policy's roots at the time by which the release was
+    logged; a certificate that does not is passed over like the key of a stranger.
+
+    Args:
+        published: a release whose signatures verified.
+        policy: the relying party's.
+        logged_by_s: gives the witnesses' time, Unix seconds; not asked for keys.
 
     Raises:
         UntrustedError: the product is not in the policy, or too few signed (code ``publisher``).
     """
     product = published.release.product
-    signed = admission.verify_publishers(product, list(published.signers), policy.publishers)
+    signed = verify_publishers(
+        product, published.signers, published.certificates, policy=policy, logged_by_s=logged_by_s
+    )
     rule = policy.publishers[product]
-    return Passed(signed, f"{len(signed)} of {len(rule.signers)} publishers signed, {rule.threshold} must")
+    detail = f"{len(signed)} of {rule.count} publishers signed, {rule.threshold} must"
+    named = sorted(str(each) for each in signed if isinstance(each, Identity))
+    return Passed(signed, "; ".join([detail, *named]))
+
+
+def verify_publishers(
+    product: str,
+    keys: Sequence[str],
+    certificates: Sequence[SigningCertificate],
+    *,
+    policy: Policy,
+    logged_by_s: Callable[[], int],
+) -> frozenset[str | Identity]:
+    """The publishers of a product among those whose signatures on a statement verified.
+
+    Args:
+        product: whose release the statement is about.
+        keys: hex ids.
+        certificates: whose keys signed.
+        policy: the relying party's.
+        logged_by_s: gives the witnesses' time, Unix seconds; not asked for keys.
+
+    Raises:
+        UntrustedError: too few (code ``publisher``); the message says why certificates did not count.
+    """
+    identities, refused = _judge_identities(certificates, policy, logged_by_s)
+    try:
+        return admission.verify_publishers(product, keys, policy.publishers, identities=identities)
+    except UntrustedError as error:
+        raise UntrustedError("; ".join([str(error), *refused]), code=error.code) from error
+
+
+def _judge_identities(
+    certificates: Sequence[SigningCertificate], policy: Policy, logged_by_s: Callable[[], int]
+) -> tuple[frozenset[Identity], list[str]]:
+    """The identities that count, and why the others do not."""
+    if policy.sigstore is None:
+        return frozenset(), [
+            "the policy has no Sigstore roots to judge a certificate by"
+        ] if certificates else []
+    identities: set[Identity] = set()
+    refused: list[str] = []
+    for certificate in certificates:
+        try:
+            identities.add(verify_identity(certificate, IdentityJudgement(policy.sigstore, logged_by_s())))
+        except LogError as error:
+            refused.append(f"{error.code}: {error}")
+    return frozenset(identities), refused
 
 
 def judge_measurement(quote: VerifiedSgxQuote, release: Release) -> Passed[None]:
@@ -184,8 +256,8 @@ def _refuse_different(verified: Iterable[Rebuilt], rule: Rebuilders) -> None:
 
 
 def _listed(verified: Iterable[Rebuilt], verdict: statement.Verdict, rule: Rebuilders) -> frozenset[str]:
-    signers = {signer for item in verified if item.rebuild.verdict is verdict for signer in item.signers}
-    return rule.signers & signers
+    listed = {signer for item in verified if item.rebuild.verdict is verdict for signer in item.signers}
+    return rule.signers & listed
 
 
 def judge_artifact(artifact_sha256: bytes, release: Release) -> Passed[str]:
@@ -205,8 +277,8 @@ def judge_artifact(artifact_sha256: bytes, release: Release) -> Passed[str]:
 
 
 def signers_of(attestation: Attestation) -> tuple[str, ...]:
-    """The hex ids of an attestation's verifiers, in order."""
-    return tuple(p256.signer_id(der) for der in attestation.verifiers)
+    """The hex ids of the keys that signed an attestation, in order; certificates are none of them."""
+    return signers.key_ids(attestation)
 
 
 def release_facts(published: Published, proven: Proven | None) -> dict[str, object]:

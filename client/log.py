@@ -90,6 +90,18 @@ class LogClient:
         logged = Logged(leaf, tlog_proof.parse_proof(_text(answer, "proof").encode()))
         return Submitted(logged, verify_proof(logged.proof, leaf=merkle.leaf_hash(leaf), policy=self._policy))
 
+    def known(self, data: bytes) -> Submitted:
+        """An entry that is in the log already, with the earliest proof that the log can show.
+
+        Raises:
+            UnavailableError: it is not there (code ``not-found``), or no answer.
+            LogError: its proof does not verify.
+        """
+        leaf_hash = merkle.leaf_hash(data)
+        index = self.leaf(leaf_hash).index
+        proof = self.prove(index, size=self.first_published_size(index))
+        return Submitted(Logged(data, proof), verify_proof(proof, leaf=leaf_hash, policy=self._policy))
+
     def leaf(self, leaf_hash: Hash) -> Found:
         """The entry of a leaf hash.
 

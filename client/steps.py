@@ -187,8 +187,10 @@ def release_steps(
     )
     book.run(
         "release-publishers",
-        lambda: judge_release.judge_publishers(published.value, policy),
-        after=(published,),
+        lambda: judge_release.judge_publishers(
+            published.value, policy, logged_by_s=lambda: judge_log.logged_by_s(proven.value, seen)
+        ),
+        after=(published, proven) if _is_certified(published) else (published,),
     )
     book.run(
         "release-validity",
@@ -209,6 +211,11 @@ def release_steps(
     )
     book.run("revocation", _judge_revocation, required=False)
     return published
+
+
+def _is_certified(published: Step[Published]) -> bool:
+    """Whether certificates are among the signers, which are judged at the time of logging."""
+    return published.passed and bool(published.value.certificates)
 
 
 def _judge_revocation() -> Passed[None] | Skipped:

@@ -4,9 +4,12 @@
 
     [log]
     policy = "log-policy.txt"            # a C2SP tlog-policy by path, or: inline = '''...'''
-    [publishers."product"]               # k of n keys must sign this product's releases
+    [publishers."product"]               # k of n keys and identities must sign this product's releases
     threshold = 1
     keys = ["publisher.pem.pub"]         # files, or PEM text
+    identities = [{ identity = "a@b.example", issuer = "https://issuer.example" }]   # may be left out
+    [sigstore]                           # only if identities are named: by what their certificates are judged
+    roots = "trusted_root.json"          # a pinned file: Sigstore's TrustedRoot, or PEM
     [rebuilders]                         # k of n keys must have reproduced a release
     threshold = 1
     keys = ["rebuilder.pem.pub"]
@@ -30,7 +33,8 @@
     nonce_required = true
     announcement_delay_s = 0
 
-Every section and member but ``quotes.identity`` must be there, and no other. Paths are relative to the file.
+Every section and member but ``quotes.identity``, ``identities`` and ``sigstore`` must be there, and no other. Paths
+are relative to the file.
 """
 
 import hashlib
@@ -54,6 +58,8 @@ from assay.attest.quote.snp_policy import SnpPolicy, SnpRules
 from assay.attest.quote.tcb import TcbStatus
 from assay.attest.roots import TrustedRoot, intel_sgx_root
 from assay.attest.roots.pinned import SnpRoot, amd_root
+from assay.attest.sigstore_certificate import Identity
+from assay.attest.sigstore_roots import SigstoreRoots, parse_roots
 from assay.tlog import policy as tlog_policy
 from assay.tlog import strict
 from assay.tlog.errors import LogError, MalformedError
@@ -131,6 +137,7 @@ class Policy:
         publishers: product -> who may publish it.
         rebuilders: none of them publishes any product.
         revokers: hex signer ids.
+        sigstore: under which roots a certificate's identity counts; None if the policy names no identity.
     """
 
     log: tlog_policy.Policy
@@ -139,6 +146,7 @@ class Policy:
     revokers: frozenset[str]
     quotes: QuoteRules
     freshness: Freshness
+    sigstore: SigstoreRoots | None = None
 
 
 def load_policy(path: Path) -> Policy:
@@ -225,8 +233,8 @@ def parse_policy(data: bytes, *, resolve: Resolver, intel_root: bytes) -> Policy
 
     Raises:
         MalformedError: a section or member is missing, unknown, or of another type; a threshold below 1 or above
-            the number of keys; one key twice; a rebuilder that is a publisher; no witness quorum (always with
-            code ``policy``).
+            the number of keys and identities; one of them twice; an identity without Sigstore roots; a rebuilder
+            that is a publisher; no witness quorum (always with code ``policy``).
     """
     try:
         return _parse(data, resolve, intel_root)
@@ -246,8 +254,11 @@ _SECTIONS = ("freshness", "log", "publishers", "quotes", "rebuilders", "revokers
 
 
 def _parse(data: bytes, resolve: Resolver, intel_root: bytes) -> Policy:
-    fields = jcs.Fields(_document(data), what="file", required=_SECTIONS)
+    fields = jcs.Fields(_document(data), what="file", required=_SECTIONS, optional=("sigstore",))
     publishers = _publishers(fields.value("publishers"), resolve)
+    sigstore = _sigstore(fields, resolve)
+    if sigstore is None and any(rule.identities for rule in publishers.values()):
+        raise MalformedError("publishers: an identity needs sigstore.roots to judge it by")
     rebuilders = Rebuilders(*_quorum(fields.value("rebuilders"), resolve, what="rebuilders"))
     _refuse_self_rebuilding(publishers, rebuilders)
     revokers = fields.fields("revokers", required=("keys",))
@@ -258,6 +269,7 @@ def _parse(data: bytes, resolve: Resolver, intel_root: bytes) -> Policy:
         revokers=_signers(revokers, resolve),
         quotes=_quotes(fields.value("quotes"), resolve, intel_root),
         freshness=_freshness(fields.value("freshness")),
+        sigstore=sigstore,
     )
 
 
@@ -286,17 +298,47 @@ def _publishers(value: jcs.Json, resolve: Resolver) -> dict[str, Publishers]:
     if not isinstance(value, dict) or not value:
         raise MalformedError("publishers: no product")
     return {
-        product: Publishers(*_quorum(rule, resolve, what=f"publishers.{strict.shown(product)}"))
+        product: _product(rule, resolve, what=f"publishers.{strict.shown(product)}")
         for product, rule in value.items()
     }
+
+
+def _product(value: jcs.Json, resolve: Resolver, *, what: str) -> Publishers:
+    fields = jcs.Fields(value, what=what, required=("keys", "threshold"), optional=("identities",))
+    identities = _identities(fields) if fields.has("identities") else frozenset[Identity]()
+    threshold, signers = fields.integer("threshold"), _signers(fields, resolve)
+    _require_threshold(threshold, of=len(signers) + len(identities), what=what)
+    return Publishers(threshold, signers, identities)
+
+
+def _identities(product: jcs.Fields) -> frozenset[Identity]:
+    what = product.name("identities")
+    items = [
+        jcs.Fields(item, what=what, required=("identity", "issuer"))
+        for item in product.array("identities", max_items=MAX_KEYS)
+    ]
+    identities = [Identity(item.text("identity"), item.text("issuer")) for item in items]
+    if len(set(identities)) != len(identities):
+        raise MalformedError(f"{what}: one identity stands twice")
+    return frozenset(identities)
+
+
+def _sigstore(policy: jcs.Fields, resolve: Resolver) -> SigstoreRoots | None:
+    if not policy.has("sigstore"):
+        return None
+    return parse_roots(resolve(policy.fields("sigstore", required=("roots",)).text("roots")))
 
 
 def _quorum(value: jcs.Json, resolve: Resolver, *, what: str) -> tuple[int, frozenset[str]]:
     fields = jcs.Fields(value, what=what, required=("keys", "threshold"))
     threshold, signers = fields.integer("threshold"), _signers(fields, resolve)
-    if not 1 <= threshold <= len(signers):
-        raise MalformedError(f"{what}.threshold: {threshold} of {len(signers)} keys")
+    _require_threshold(threshold, of=len(signers), what=what)
     return threshold, signers
+
+
+def _require_threshold(threshold: int, *, of: int, what: str) -> None:
+    if not 1 <= threshold <= of:
+        raise MalformedError(f"{what}.threshold: {threshold} of {of}")
 
 
 def _signers(fields: jcs.Fields, resolve: Resolver) -> frozenset[str]:

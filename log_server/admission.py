@@ -4,13 +4,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, assert_never
 
-from assay.attest import admission, entry
+from assay.attest import admission, entry, p256, signers
 from assay.attest.admission import Admitted, Publishers
 from assay.attest.entry import Attestation, EnclaveSubmission, ReceiptEntry, Registration
 from assay.attest.hashedrekord import HashedRekord
 from assay.attest.measurement import Tee
 from assay.attest.quote import issuance, pck, sgx
 from assay.attest.roots import TrustedRoot
+from assay.attest.sigstore_identity import IdentityJudgement
+from assay.attest.sigstore_roots import SigstoreRoots
 from assay.fetch.collateral import CollateralProvider, PlatformFamily
 from assay.tlog import merkle
 from assay.tlog.errors import MalformedError, UnavailableError, UntrustedError
@@ -78,6 +80,7 @@ class Admission:
         kinds: the kinds that the operator admits.
         roots: for the quotes of ``enclave`` entries; with none, no enclave can register.
         publishers: product -> who may publish for it; None admits any signer.
+        sigstore: pinned roots that certificates are judged by; None admits no certificate.
         state: the entries already in.
     """
 
@@ -89,11 +92,13 @@ class Admission:
         roots: Sequence[AdmittedRoot],
         publishers: Mapping[str, Publishers] | None,
         state: State,
+        sigstore: SigstoreRoots | None = None,
     ) -> None:
         self._origin = origin
         self._kinds = kinds
         self._roots = roots
         self._publishers = publishers
+        self._sigstore = sigstore
         self._state = state
         self._enclaves = EnclaveKeys(state)
 
@@ -113,7 +118,7 @@ class Admission:
             )
         match parsed:
             case Attestation():
-                return admission.admit_attestation(parsed, publishers=self._publishers)
+                return self._admit_attestation(parsed, now_ms=now_ms)
             case EnclaveSubmission():
                 return self._admit_enclave(parsed, now_ms=now_ms)
             case ReceiptEntry():
@@ -126,6 +131,13 @@ class Admission:
                 )
             case _:
                 assert_never(parsed)
+
+    def _admit_attestation(self, attestation: Attestation, *, now_ms: int) -> Admitted:
+        judgement = None if self._sigstore is None else IdentityJudgement(self._sigstore, now_ms // 1000)
+        admitted = admission.admit_attestation(attestation, publishers=self._publishers, judgement=judgement)
+        for certificate in signers.certificates(attestation):
+            self._refuse_enclave_key(p256.signer_id(certificate.spki), now_ms=now_ms)
+        return admitted
 
     def _admit_enclave(self, submission: EnclaveSubmission, *, now_ms: int) -> Admitted:
         quote = sgx.parse_quote(submission.evidence.quote)
@@ -158,11 +170,14 @@ class Admission:
     def _admit_hashedrekord(self, rekord: HashedRekord, *, now_ms: int) -> Admitted:
         admitted = admission.admit_hashedrekord(rekord)
         (signer,) = (value for name, value in admitted.terms if name == "signer")
+        self._refuse_enclave_key(signer, now_ms=now_ms)
+        return admitted
+
+    def _refuse_enclave_key(self, signer: str, *, now_ms: int) -> None:
         if self._enclaves.has(signer, now_ms=now_ms):
             raise UntrustedError(
                 "the key is a registered enclave's, which signs nothing of this kind", code="enclave-key"
             )
-        return admitted
 
     def _admit_receipt(self, receipt_entry: ReceiptEntry) -> Admitted:
         claims = receipt_entry.signed.receipt

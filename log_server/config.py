@@ -59,11 +59,19 @@ class RootSection(_Section):
         return self
 
 
+class IdentitySection(_Section):
+    """Whom a Sigstore certificate must name, and the OIDC issuer that must have vouched for it; both exactly."""
+
+    identity: str = Field(min_length=1, max_length=255)
+    issuer: str = Field(min_length=1, max_length=255)
+
+
 class PublisherSection(_Section):
-    """Who may publish for one product: ``threshold`` of ``keys`` (public-key PEM files)."""
+    """Who may publish for one product: ``threshold`` of ``keys`` (public-key PEM files) and ``identities`` together."""
 
     threshold: int = Field(ge=1)
-    keys: list[str] = Field(min_length=1)
+    keys: list[str] = []
+    identities: list[IdentitySection] = []
 
 
 class AdmissionSection(_Section):
@@ -72,6 +80,12 @@ class AdmissionSection(_Section):
     kinds: list[str] = ["attestation", "enclave", "hashedrekord", "receipt"]
     roots: list[RootSection] = []
     publishers: dict[str, PublisherSection] | None = None
+
+
+class SigstoreSection(_Section):
+    """``roots`` is a pinned file, Sigstore's TrustedRoot or PEM; without it the log admits no certificate."""
+
+    roots: str | None = None
 
 
 class WitnessSection(_Section):
@@ -147,6 +161,7 @@ class Config(BaseSettings):
     threads: int = Field(default=96, ge=1, le=1024)
     witnessed_timeout_s: float = Field(default=5.0, gt=0, le=60)
     admission: AdmissionSection = AdmissionSection()
+    sigstore: SigstoreSection = SigstoreSection()
     witnesses: WitnessSection = WitnessSection()
     sequencer: SequencerSection = SequencerSection()
     access: AccessSection = AccessSection()

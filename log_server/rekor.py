@@ -1,9 +1,8 @@
-"""Rekor v2's write protocol without HTTP: a request into an entry, a proof into a TransparencyLogEntry.
+"""Rekor v2's write protocol without HTTP: a request into an entry. What is answered: attest.transparency_entry.
 
-Both are protobuf messages as JSON (``rekor/v2/entry.proto`` and ``sigstore_rekor.proto``, CLIENTS.md of
-sigstore/rekor-tiles). What comes in is read as leniently as protojson reads it: either case of a field's name, enums
-by name or number, any base64; but unknown and repeated fields are refused. What goes out is strict, because clients
-are: every field, none more, 64-bit integers as text.
+A request is a protobuf message as JSON (``rekor/v2/entry.proto``, CLIENTS.md of sigstore/rekor-tiles). It is read as
+leniently as protojson reads it: either case of a field's name, enums by name or number, any base64; but unknown and
+repeated fields are refused.
 """
 
 import base64
@@ -14,10 +13,7 @@ from collections.abc import Collection, Sequence
 from assay.attest import dsse, hashedrekord, jcs
 from assay.attest.hashedrekord import HashedRekord, VerifierKind
 from assay.tlog import strict
-from assay.tlog.checkpoint import parse_signed_checkpoint
 from assay.tlog.errors import MalformedError
-from assay.tlog.keys import KeyType, VerifierKey
-from assay.tlog.tlog_proof import TlogProof
 
 MAX_REQUEST_SIZE = 4 * 1024 * 1024
 """As rekor-tiles has it: a DSSE envelope carries its payload."""
@@ -181,40 +177,3 @@ _STANDARD = str.maketrans("-_", "+/")
 
 def _snake_case(name: str) -> str:
     return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name)
-
-
-def log_id(keys: Sequence[VerifierKey]) -> bytes:
-    """The 32 bytes that Sigstore's clients know a log by.
-
-    They are the whole hash of whose first four bytes are the key id of the log's Ed25519 key (c2sp.org/signed-note).
-    """
-    (key,) = (key for key in keys if key.type is KeyType.ED25519)
-    return hashlib.sha256(f"{key.name}\n".encode() + bytes([key.type]) + key.public_key).digest()
-
-
-def transparency_log_entry(
-    leaf: bytes, proof: TlogProof, *, keys: Sequence[VerifierKey]
-) -> dict[str, jcs.Json]:
-    """The answer to a request: the entry with its proof of inclusion, as Sigstore's bundles carry it.
-
-    Args:
-        leaf: the entry's exact bytes.
-        proof: of this entry, under a checkpoint of this log.
-        keys: the log's own.
-    """
-    checkpoint = parse_signed_checkpoint(proof.checkpoint).checkpoint
-    return {
-        "logIndex": str(proof.index),
-        "logId": {"keyId": strict.base64_text(log_id(keys))},
-        "kindVersion": {"kind": hashedrekord.KIND, "version": hashedrekord.API_VERSION},
-        "integratedTime": "0",
-        "inclusionPromise": None,
-        "inclusionProof": {
-            "logIndex": str(proof.index),
-            "rootHash": strict.base64_text(checkpoint.root),
-            "treeSize": str(checkpoint.size),
-            "hashes": [strict.base64_text(each) for each in proof.hashes],
-            "checkpoint": {"envelope": proof.checkpoint.decode()},
-        },
-        "canonicalizedBody": strict.base64_text(leaf),
-    }

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import assert_never
 
-from assay.attest import entry, jcs, p256, rekor_signature, statement
+from assay.attest import entry, jcs, p256, rekor_signature, signers, statement
 from assay.attest.entry import Attestation, EnclaveSubmission, Entry, ReceiptEntry, Registration
 from assay.attest.hashedrekord import HashedRekord, VerifierKind
 from assay.attest.quote import sgx
@@ -107,21 +107,33 @@ _Decoded = tuple[str, str, tuple[Row, ...]]
 
 def _attestation(attestation: Attestation) -> _Decoded:
     parsed = statement.parse_statement(attestation.envelope.payload)
-    signers = [p256.signer_id(der) for der in attestation.verifiers]
+    who = _signers(attestation)
     match parsed.predicate:
         case Release():
-            title, sentence, rows = _release(parsed.predicate, signers)
+            title, sentence, rows = _release(parsed.predicate, who)
         case Rebuild():
-            title, sentence, rows = _rebuild(parsed.predicate, signers)
+            title, sentence, rows = _rebuild(parsed.predicate, who)
         case Provenance():
-            title, sentence, rows = _provenance(parsed, signers)
+            title, sentence, rows = _provenance(parsed, who)
         case _:
             assert_never(parsed.predicate)
-    who = tuple(Row("signed by", signer, ("signer", signer)) for signer in signers)
     return title, sentence, rows + who
 
 
-def _release(release: Release, signers: list[str]) -> _Decoded:
+def _signers(attestation: Attestation) -> tuple[Row, ...]:
+    """Each signer: a key by its id; a certificate, which the log judged when it admitted it, by its identity."""
+    keys = (Row("signed by", signer, ("signer", signer)) for signer in signers.key_ids(attestation))
+    named = (each.identity for each in signers.certificates(attestation))
+    return *keys, *(Row("signed by", str(each), ("identity", each.identity)) for each in named)
+
+
+def _signer(who: tuple[Row, ...]) -> str:
+    """The first signer, for a sentence."""
+    name, _ = who[0].term or ("", "")
+    return f"The holder of key {who[0].value[:16]}…" if name == "signer" else who[0].value
+
+
+def _release(release: Release, who: tuple[Row, ...]) -> _Decoded:
     name = f"{release.product}@{release.release}"
     digests = release.digests
     rows = (
@@ -141,7 +153,7 @@ def _release(release: Release, signers: list[str]) -> _Decoded:
         Row("valid until", "no end" if release.valid_until_ms is None else moment(release.valid_until_ms)),
         Row("clients need accept it after", moment(release.effective_after_ms)),
     )
-    sentence = f"The holder of key {signers[0][:16]}… says that {name} is this measurement."
+    sentence = f"{_signer(who)} says that {name} is this measurement."
     return f"release {name}", sentence, rows
 
 
@@ -152,7 +164,7 @@ def _sigstruct(release: Release) -> tuple[Row, ...]:
     return (Row("SIGSTRUCT SHA-256", digest, ("sha256", digest)),)
 
 
-def _rebuild(rebuild: Rebuild, signers: list[str]) -> _Decoded:
+def _rebuild(rebuild: Rebuild, who: tuple[Row, ...]) -> _Decoded:
     name = f"{rebuild.product}@{rebuild.release}"
     observed = "nothing was built" if rebuild.observed is None else rebuild.observed.mr_enclave.hex()
     rows = (
@@ -170,11 +182,11 @@ def _rebuild(rebuild: Rebuild, signers: list[str]) -> _Decoded:
         Row("ended", moment(rebuild.finished_ms)),
         Row("end of the build log", rebuild.log_tail or "empty"),
     )
-    sentence = f"The holder of key {signers[0][:16]}… rebuilt {name} and reports {rebuild.verdict}."
+    sentence = f"{_signer(who)} rebuilt {name} and reports {rebuild.verdict}."
     return f"rebuild of {name}: {rebuild.verdict}", sentence, rows
 
 
-def _provenance(parsed: Statement, signers: list[str]) -> _Decoded:
+def _provenance(parsed: Statement, who: tuple[Row, ...]) -> _Decoded:
     provenance = parsed.predicate
     assert isinstance(provenance, Provenance)
     rows = (
@@ -186,7 +198,7 @@ def _provenance(parsed: Statement, signers: list[str]) -> _Decoded:
             for algorithm, digest in subject.digest.items()
         ),
     )
-    return "provenance", f"The holder of key {signers[0][:16]}… says how this was built.", rows
+    return "provenance", f"{_signer(who)} says how this was built.", rows
 
 
 def _registration(registration: Registration) -> _Decoded:

@@ -8,6 +8,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from assay.attest import p256
 from assay.attest.admission import Publishers
 from assay.attest.roots import TrustedRoot
+from assay.attest.sigstore_certificate import Identity
+from assay.attest.sigstore_roots import SigstoreRoots, parse_roots
 from assay.log_server.admission import Admission, AdmittedRoot
 from assay.log_server.collateral import open_provider
 from assay.log_server.config import Config, PublisherSection, RootSection
@@ -60,6 +62,11 @@ def open_admission(config: Config, *, folder: Path, store: Store) -> Admission:
     section = config.admission
     roots = [_admitted_root(root, folder=folder) for root in section.roots]
     publishers = section.publishers
+    sigstore = read_sigstore_roots(config, folder=folder)
+    if sigstore is None and any(rule.identities for rule in (publishers or {}).values()):
+        raise MalformedError(
+            "publishers: an identity needs [sigstore] roots, a file to judge it by", code="config"
+        )
     return Admission(
         origin=config.origin,
         kinds=frozenset(section.kinds),
@@ -67,8 +74,20 @@ def open_admission(config: Config, *, folder: Path, store: Store) -> Admission:
         publishers=None
         if publishers is None
         else {product: _publishers(rule, folder=folder) for product, rule in publishers.items()},
+        sigstore=sigstore,
         state=store,
     )
+
+
+def read_sigstore_roots(config: Config, *, folder: Path) -> SigstoreRoots | None:
+    """The roots that certificates are judged by, or None for a log that admits none.
+
+    Raises:
+        MalformedError: no such roots (code ``sigstore-roots``).
+    """
+    if config.sigstore.roots is None:
+        return None
+    return parse_roots((folder / config.sigstore.roots).read_bytes())
 
 
 def certificate_der(data: bytes) -> bytes:
@@ -93,7 +112,10 @@ def _publishers(rule: PublisherSection, *, folder: Path) -> Publishers:
     signers = frozenset(
         p256.signer_id(p256.spki(p256.parse_public_pem((folder / key).read_bytes()))) for key in rule.keys
     )
+    identities = frozenset(Identity(each.identity, each.issuer) for each in rule.identities)
+    if len(identities) != len(rule.identities):
+        raise MalformedError("publishers: an identity stands twice", code="config")
     try:
-        return Publishers(rule.threshold, signers)
+        return Publishers(rule.threshold, signers, identities)
     except ValueError as error:
         raise MalformedError(f"publishers: {error}", code="config") from error

@@ -1,12 +1,16 @@
 """What tests of several folders use: where the shared vectors are, and Gramine's vectors and small images."""
 
 import base64
+import importlib.util
 import json
 import os
+import shutil
 import struct
+import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -29,6 +33,40 @@ def vectors() -> Path:
     if os.environ.get("ASSAY_REQUIRE_VECTORS") == "1":
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def sigstore_instance() -> ModuleType:
+    """The module with a private Sigstore instance, which gives no independence."""
+    path = Path(__file__).with_name("sigstore_instance.py")
+    spec = importlib.util.spec_from_file_location("sigstore_instance", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def npm() -> Callable[..., tuple[int, str, str]]:
+    """Runs sigstore_npm.js with the packages of ASSAY_NPM (tests/log_server/README.md)."""
+    folder = os.environ.get("ASSAY_NPM")
+    node = shutil.which("node")
+    if node is None or not folder or not (Path(folder) / "node_modules/@sigstore/sign").is_dir():
+        pytest.skip("node, or a folder ASSAY_NPM with @sigstore/sign and @sigstore/verify, is not there")
+
+    def run(*arguments: str, **values: object) -> tuple[int, str, str]:
+        result = subprocess.run(
+            [node, str(Path(__file__).with_name("sigstore_npm.js")), *arguments],
+            input=json.dumps(values).encode(),
+            capture_output=True,
+            check=False,
+            timeout=60,
+            env={**os.environ, "NODE_PATH": str(Path(folder) / "node_modules")},
+        )
+        return result.returncode, result.stdout.decode(), result.stderr.decode()
+
+    return run
 
 
 @dataclass(frozen=True)

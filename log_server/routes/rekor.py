@@ -9,7 +9,7 @@ from http import HTTPStatus
 from flask import Blueprint, Response, request
 from werkzeug.exceptions import HTTPException
 
-from assay.attest import entry
+from assay.attest import entry, transparency_entry
 from assay.log_server import faults, problem, rekor
 from assay.log_server.routes import services
 from assay.log_server.routes.services import json_response
@@ -45,9 +45,8 @@ def create_entry() -> Response:
             raise MalformedError(f"a body of more than {rekor.MAX_REQUEST_SIZE} bytes", code="too-large")
         submitted = log.submit(entry.format_entry(rekor.parse_request(data)), witnessed=False)
     proof = tlog_proof.parse_proof(_proof(log, submitted).encode())
-    return json_response(
-        rekor.transparency_log_entry(submitted.leaf, proof, keys=log.log_keys), status=HTTPStatus.CREATED
-    )
+    answer = transparency_entry.transparency_log_entry(submitted.leaf, proof, keys=log.log_keys)
+    return json_response(answer, status=HTTPStatus.CREATED)
 
 
 def _proof(log: LogService, submitted: Submitted) -> str:

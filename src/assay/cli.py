@@ -33,6 +33,11 @@ _COMMANDS = {
     "demo": ("assay.demo", "demo", "The whole story on this machine, on a simulated platform"),
     "diff": ("assay.builder.diff_cli", "diff", "Explain why two builds differ"),
     "enclave": ("assay.enclave.cli", "enclave", "Run an enclave, or a simulated device for one"),
+    "export-bundle": (
+        "assay.builder.publish_cli",
+        "export_bundle",
+        "Write a published release as a Sigstore bundle",
+    ),
     "import": (
         "assay.builder.import_cli",
         "import_group",

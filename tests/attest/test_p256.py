@@ -209,3 +209,18 @@ def test_another_message_or_key_does_not_verify():
         with pytest.raises(UntrustedError) as caught:
             p256.verify(key, signature, message)
         assert caught.value.code == "signature"
+
+
+@given(st.binary(max_size=80))
+def test_signatures_of_other_formats_are_read_or_refused(data):
+    try:
+        raw = p256.signature_from_der(data)
+    except MalformedError:
+        return
+    assert len(raw) == p256.SIGNATURE_SIZE
+
+
+def test_a_signature_of_another_format_gets_the_low_s(make, high_s):
+    raw = p256.sign(make.key(1), b"message")
+    assert p256.signature_from_der(p256.signature_to_der(raw)) == raw
+    assert p256.signature_from_der(p256.signature_to_der(high_s(raw))) == raw

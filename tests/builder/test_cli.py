@@ -338,5 +338,5 @@ def test_an_epoch_that_is_no_time_is_refused(capsys, arguments, tmp_path, reposi
     key = repository / "tests" / "vectors" / "gramine" / "test-signing-key-INSECURE.pem"
     code, _, err = run(capsys, *arguments, "--signing-key", str(key), "--date", "source-date-epoch")
     assert code == 1
-    assert "SOURCE_DATE_EPOCH" in err
+    assert err.startswith("error[")
     assert not (tmp_path / "out").exists()

@@ -7,9 +7,7 @@
 import base64
 import importlib.util
 import json
-import os
 import shutil
-import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -31,8 +29,8 @@ from sigstore.verify import Verifier
 from sigstore.verify.policy import Identity, UnsafeNoOp
 from werkzeug.serving import make_server
 
+from assay.attest.transparency_entry import log_id
 from assay.log_server.app import create_app
-from assay.log_server.rekor import log_id
 
 pytestmark = pytest.mark.slow
 
@@ -41,8 +39,8 @@ if shutil.which("openssl") is None:
 
 
 def load(name):
-    """A module beside this file."""
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    """A module in the folder above."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).parents[1] / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     spec.loader.exec_module(module)
@@ -80,7 +78,7 @@ class Served:
         return f"http://127.0.0.1:{self._server.server_port}"
 
     def trusted_root(self, instance):
-        return instance.trusted_root(self.origin, self.key.public_key, self.log_id)
+        return instance.trusted_root(instance.tlog(self.origin, self.key.public_key, self.log_id))
 
     def close(self):
         self._server.shutdown()
@@ -239,30 +237,6 @@ def test_a_bundle_of_sigstores_own_instance_can_be_logged_here_without_signing_a
 
 
 # npm
-
-PROGRAM = Path(__file__).with_name("sigstore_npm.js")
-
-
-@pytest.fixture(scope="module")
-def npm():
-    """Runs the program with the packages of ASSAY_NPM."""
-    folder = os.environ.get("ASSAY_NPM")
-    node = shutil.which("node")
-    if node is None or not folder or not (Path(folder) / "node_modules/@sigstore/sign").is_dir():
-        pytest.skip("node, or a folder ASSAY_NPM with @sigstore/sign and @sigstore/verify, is not there")
-
-    def run(*arguments, **values):
-        result = subprocess.run(
-            [node, str(PROGRAM), *arguments],
-            input=json.dumps(values).encode(),
-            capture_output=True,
-            check=False,
-            timeout=60,
-            env={**os.environ, "NODE_PATH": str(Path(folder) / "node_modules")},
-        )
-        return result.returncode, result.stdout.decode(), result.stderr.decode()
-
-    return run
 
 
 def npm_sign(npm, instance, served, what):

@@ -1,5 +1,8 @@
 """A Sigstore instance for tests, but for its log: a CA that issues certificates with an SCT, and a timestamp authority.
 
+All of it is in one hand, so that it shows that formats and rules fit, and gives NO INDEPENDENCE: whoever runs it can
+make a certificate of any name, say that a CT log has seen it, and stamp it with any time.
+
 Fulcio's and the TSA's HTTP interfaces, as far as ``sigstore`` for Python and ``@sigstore/sign`` use them. Timestamps are
 made by ``openssl ts``.
 """
@@ -10,6 +13,7 @@ import json
 import struct
 import subprocess
 import threading
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -31,8 +35,8 @@ IDENTITY = "someone@example.com"
 ISSUER = "https://issuer.example"
 
 _SCT_LIST = ObjectIdentifier("1.3.6.1.4.1.11129.2.4.2")
-_ISSUER_V1 = ObjectIdentifier("1.3.6.1.4.1.57264.1.1")
-_ISSUER_V2 = ObjectIdentifier("1.3.6.1.4.1.57264.1.8")
+ISSUER_V1 = ObjectIdentifier("1.3.6.1.4.1.57264.1.1")
+ISSUER_V2 = ObjectIdentifier("1.3.6.1.4.1.57264.1.8")
 
 _OPENSSL_TS = """\
 [tsa]
@@ -61,131 +65,117 @@ def identity_token() -> str:
     return jwt.encode(said, "k" * 32, algorithm="HS256")
 
 
-class Instance:
-    """CA, CT key and TSA behind one loopback server."""
+class Authority:
+    """A CA and a CT key, and the certificates that they give. Both are one person's: this gives NO INDEPENDENCE."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self) -> None:
         self.since = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=1)
         self._ca_key, self.ca = self._root("ca")
-        self._ct_key = ec.generate_private_key(ec.SECP256R1())
-        self._tsa_root_key, self.tsa_root = self._root("tsa root")
-        self.tsa = self._prepare_tsa()
-        self._server = self._serve()
+        self.ct_key = ec.generate_private_key(ec.SECP256R1())
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_port}"
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-    # What clients are told
-
-    def trusted_root(self, origin: str, log_key: bytes, log_id: bytes) -> dict:
-        """A TrustedRoot with this instance's keys and one log: its raw Ed25519 key and 32-byte id."""
-        start = {"start": self.since.isoformat().replace("+00:00", "Z")}
-        ed25519 = bytes.fromhex("302a300506032b6570032100") + log_key
-        ct = spki(self._ct_key.public_key())
+    def trusted_root(self, *tlogs: dict) -> dict:
+        """A TrustedRoot with this CA and CT key."""
+        ct = spki(self.ct_key.public_key())
         return {
             "mediaType": "application/vnd.dev.sigstore.trustedroot+json;version=0.1",
-            "tlogs": [_tlog(f"https://{origin}", ed25519, "PKIX_ED25519", log_id, start)],
-            "certificateAuthorities": [self._authority(start, self.ca)],
+            "tlogs": list(tlogs),
+            "certificateAuthorities": [self._authority("https://ca.example", self.ca)],
             "ctlogs": [
-                _tlog("https://ct.example", ct, "PKIX_ECDSA_P256_SHA_256", hashlib.sha256(ct).digest(), start)
+                _tlog(
+                    "https://ct.example",
+                    ct,
+                    "PKIX_ECDSA_P256_SHA_256",
+                    hashlib.sha256(ct).digest(),
+                    self._start,
+                )
             ],
-            "timestampAuthorities": [self._authority(start, self.tsa, self.tsa_root)],
+            "timestampAuthorities": [],
         }
 
-    def client_trust_config(self, trusted_root: dict, log_url: str) -> dict:
-        """What sigstore for Python signs with."""
-        start = {"start": self.since.isoformat().replace("+00:00", "Z")}
+    def pem(self) -> bytes:
+        """The CA's certificate alone."""
+        return self.ca.public_bytes(Encoding.PEM)
 
-        def service(url: str, version: int) -> dict:
-            return {"url": url, "majorApiVersion": version, "operator": "test", "validFor": start}
+    @property
+    def _start(self) -> dict:
+        return {"start": self.since.isoformat().replace("+00:00", "Z")}
 
-        return {
-            "mediaType": "application/vnd.dev.sigstore.clienttrustconfig.v0.1+json",
-            "trustedRoot": trusted_root,
-            "signingConfig": {
-                "mediaType": "application/vnd.dev.sigstore.signingconfig.v0.2+json",
-                "caUrls": [service(self.url, 1)],
-                "oidcUrls": [],
-                "rekorTlogUrls": [service(log_url, 2)],
-                "rekorTlogConfig": {"selector": "ANY"},
-                "tsaUrls": [service(f"{self.url}/api/v1/timestamp", 1)],
-                "tsaConfig": {"selector": "ANY"},
-            },
-        }
-
-    def _authority(self, start: dict, *chain: x509.Certificate) -> dict:
+    def _authority(self, uri: str, *chain: x509.Certificate) -> dict:
         return {
             "subject": {"organization": "test", "commonName": "test"},
-            "uri": self.url,
+            "uri": uri,
             "certChain": {
                 "certificates": [{"rawBytes": b64(each.public_bytes(Encoding.DER))} for each in chain]
             },
-            "validFor": start,
+            "validFor": self._start,
         }
 
-    # Certificates
-
-    def issue(self, key: ec.EllipticCurvePublicKey) -> x509.Certificate:
-        """A certificate for ten minutes, with an SCT by the CT key over all the rest of it."""
-        plain = self._certificate(key).sign(self._ca_key, hashes.SHA256())
-        sct = self._sct(plain.tbs_certificate_bytes)
-        listed = struct.pack(">HH", len(sct) + 2, len(sct)) + sct
-        extension = x509.UnrecognizedExtension(_SCT_LIST, b"\x04" + bytes([len(listed)]) + listed)
-        builder = self._certificate(key, serial=plain.serial_number).add_extension(extension, critical=False)
-        return builder.sign(self._ca_key, hashes.SHA256())
-
-    def _certificate(
-        self, key: ec.EllipticCurvePublicKey, *, serial: int | None = None
-    ) -> x509.CertificateBuilder:
+    def issue(
+        self,
+        key: ec.EllipticCurvePublicKey,
+        *,
+        identity: x509.GeneralName | None = None,
+        issuer: str | None = ISSUER,
+        legacy_issuer: str | None = ISSUER,
+        not_before: datetime | None = None,
+        minutes: int = 10,
+        ct_keys: Sequence[ec.EllipticCurvePrivateKey] | None = None,
+        omit: Collection[type[x509.ExtensionType]] = (),
+        extra: Sequence[tuple[x509.ExtensionType, bool]] = (),
+        signed_by: ec.EllipticCurvePrivateKey | None = None,
+    ) -> x509.Certificate:
+        """A certificate for ten minutes, with an SCT by the CT key over all the rest of it; or one with a fault."""
         now = datetime.now(UTC).replace(second=0, microsecond=0)
-        usage = x509.KeyUsage(
-            digital_signature=True, content_commitment=False, key_encipherment=False, data_encipherment=False,
-            key_agreement=False, key_cert_sign=False, crl_sign=False, encipher_only=False, decipher_only=False,
-        )  # fmt: skip
-        issuer = ISSUER.encode()
-        return (
+        start = not_before or now - timedelta(minutes=1)
+        san = x509.SubjectAlternativeName([identity or x509.RFC822Name(IDENTITY)])
+        extensions: list[tuple[x509.ExtensionType, bool]] = [
+            (_usage(digital_signature=True), True),
+            (x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CODE_SIGNING]), False),
+            (x509.SubjectKeyIdentifier.from_public_key(key), False),
+            (x509.AuthorityKeyIdentifier.from_issuer_public_key(self._ca_key.public_key()), False),
+            (san, True),
+        ]
+        if legacy_issuer is not None:
+            extensions.append((x509.UnrecognizedExtension(ISSUER_V1, legacy_issuer.encode()), False))
+        if issuer is not None:
+            value = bytes([0x0C, len(issuer)]) + issuer.encode()
+            extensions.append((x509.UnrecognizedExtension(ISSUER_V2, value), False))
+        extensions = [each for each in extensions if type(each[0]) not in omit] + list(extra)
+        builder = (
             x509.CertificateBuilder()
             .subject_name(x509.Name([]))
             .issuer_name(self.ca.subject)
             .public_key(key)
-            .serial_number(serial or x509.random_serial_number())
-            .not_valid_before(now - timedelta(minutes=1))
-            .not_valid_after(now + timedelta(minutes=10))
-            .add_extension(usage, critical=True)
-            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CODE_SIGNING]), critical=False)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
-            .add_extension(
-                x509.AuthorityKeyIdentifier.from_issuer_public_key(self._ca_key.public_key()), critical=False
-            )
-            .add_extension(x509.SubjectAlternativeName([x509.RFC822Name(IDENTITY)]), critical=True)
-            .add_extension(x509.UnrecognizedExtension(_ISSUER_V1, issuer), critical=False)
-            .add_extension(
-                x509.UnrecognizedExtension(_ISSUER_V2, bytes([0x0C, len(issuer)]) + issuer), critical=False
-            )
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(start)
+            .not_valid_after(start + timedelta(minutes=minutes))
         )
+        for value, critical in extensions:
+            builder = builder.add_extension(value, critical=critical)
+        ca_key = signed_by or self._ca_key
+        ct_keys = [self.ct_key] if ct_keys is None else ct_keys
+        if ct_keys:
+            tbs = builder.sign(ca_key, hashes.SHA256()).tbs_certificate_bytes
+            scts = [self._sct(tbs, each) for each in ct_keys]
+            listed = b"".join(struct.pack(">H", len(sct)) + sct for sct in scts)
+            listed = struct.pack(">H", len(listed)) + listed
+            extension = x509.UnrecognizedExtension(_SCT_LIST, b"\x04" + _der_length(len(listed)) + listed)
+            builder = builder.add_extension(extension, critical=False)
+        return builder.sign(ca_key, hashes.SHA256())
 
-    def _sct(self, tbs: bytes) -> bytes:
+    def _sct(self, tbs: bytes, ct_key: ec.EllipticCurvePrivateKey) -> bytes:
         """RFC 6962 §3.2 over a precertificate."""
         time = struct.pack(">Q", int(datetime.now(UTC).timestamp() * 1000))
         issuer = hashlib.sha256(spki(self._ca_key.public_key())).digest()
         signed = b"\0\0" + time + b"\0\x01" + issuer + struct.pack(">I", len(tbs))[1:] + tbs + b"\0\0"
-        signature = self._ct_key.sign(signed, ec.ECDSA(hashes.SHA256()))
-        log_id = hashlib.sha256(spki(self._ct_key.public_key())).digest()
+        signature = ct_key.sign(signed, ec.ECDSA(hashes.SHA256()))
+        log_id = hashlib.sha256(spki(ct_key.public_key())).digest()
         return b"\0" + log_id + time + b"\0\0" + b"\x04\x03" + struct.pack(">H", len(signature)) + signature
 
     def _root(self, name: str) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
         key = ec.generate_private_key(ec.SECP256R1())
         builder = self._authority_builder(name, key.public_key(), name)
-        usage = x509.KeyUsage(
-            digital_signature=False, content_commitment=False, key_encipherment=False, data_encipherment=False,
-            key_agreement=False, key_cert_sign=True, crl_sign=True, encipher_only=False, decipher_only=False,
-        )  # fmt: skip
+        usage = _usage(key_cert_sign=True, crl_sign=True)
         builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         builder = builder.add_extension(usage, critical=True)
         builder = builder.add_extension(
@@ -213,6 +203,62 @@ class Instance:
             .not_valid_before(self.since)
             .not_valid_after(self.since + timedelta(days=1))
         )
+
+
+class Instance(Authority):
+    """CA, CT key and TSA behind one loopback server."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder
+        self._tsa_root_key, self.tsa_root = self._root("tsa root")
+        self.tsa = self._prepare_tsa()
+        self._server = self._serve()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_port}"
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    # What clients are told
+
+    def trusted_root(self, *tlogs: dict) -> dict:
+        """A TrustedRoot with this instance's keys and addresses."""
+        return super().trusted_root(*tlogs) | {
+            "certificateAuthorities": [self._authority(self.url, self.ca)],
+            "timestampAuthorities": [
+                self._authority(f"{self.url}/api/v1/timestamp", self.tsa, self.tsa_root)
+            ],
+        }
+
+    def tlog(self, origin: str, log_key: bytes, log_id: bytes) -> dict:
+        """A log as a TrustedRoot has it: its raw Ed25519 key and 32-byte id."""
+        ed25519 = bytes.fromhex("302a300506032b6570032100") + log_key
+        return _tlog(f"https://{origin}", ed25519, "PKIX_ED25519", log_id, self._start)
+
+    def client_trust_config(self, trusted_root: dict, log_url: str) -> dict:
+        """What sigstore for Python signs with."""
+        start = self._start
+
+        def service(url: str, version: int) -> dict:
+            return {"url": url, "majorApiVersion": version, "operator": "test", "validFor": start}
+
+        return {
+            "mediaType": "application/vnd.dev.sigstore.clienttrustconfig.v0.1+json",
+            "trustedRoot": trusted_root,
+            "signingConfig": {
+                "mediaType": "application/vnd.dev.sigstore.signingconfig.v0.2+json",
+                "caUrls": [service(self.url, 1)],
+                "oidcUrls": [],
+                "rekorTlogUrls": [service(log_url, 2)],
+                "rekorTlogConfig": {"selector": "ANY"},
+                "tsaUrls": [service(f"{self.url}/api/v1/timestamp", 1)],
+                "tsaConfig": {"selector": "ANY"},
+            },
+        }
 
     # Timestamps
 
@@ -303,6 +349,20 @@ class Instance:
         server.daemon_threads = True
         threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
         return server
+
+
+def _usage(**how: bool) -> x509.KeyUsage:
+    names = (
+        "digital_signature content_commitment key_encipherment data_encipherment key_agreement key_cert_sign crl_sign "
+        "encipher_only decipher_only"
+    )
+    return x509.KeyUsage(**(dict.fromkeys(names.split(), False) | how))
+
+
+def _der_length(length: int) -> bytes:
+    if length < 128:
+        return bytes([length])
+    return bytes([0x81, length]) if length < 256 else b"\x82" + struct.pack(">H", length)
 
 
 def _tlog(url: str, key: bytes, details: str, log_id: bytes, start: dict) -> dict:
