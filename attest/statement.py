@@ -5,16 +5,18 @@ envelope of type ``application/vnd.in-toto+json``. Each predicate has one reader
 "known and well-formed" means to the log. Field names are Gramine's where Gramine has them.
 """
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import assert_never
 
 from assay.attest import jcs
+from assay.attest.gramine.sigstruct import SIGSTRUCT_SIZE, verify_sigstruct
 from assay.attest.lint import LintResult, parse_lint
 from assay.attest.measurement import Measurement, Tee
 from assay.tlog import strict
-from assay.tlog.errors import MalformedError
+from assay.tlog.errors import MalformedError, UntrustedError
 from assay.tlog.merkle import Hash
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
@@ -72,6 +74,8 @@ class Release:
         digests: of what was built.
         mr_signer: SHA-256 of the SIGSTRUCT's modulus, or None if the release is not signed for launch.
         sigstruct_sha256: of the SIGSTRUCT's 1808 bytes; None exactly when ``mr_signer`` is.
+        sigstruct: these bytes, so that whoever starts the enclave needs the statement only; statements of before have
+            their hash alone.
         attributes_flags: SGX attribute flags of the SIGSTRUCT; debug (bit 1) is never set.
         gramine_version: whose layout the measurement follows.
         source_sha256: digest over the measured source files; ``source_commit`` (git, hex) if known.
@@ -100,6 +104,7 @@ class Release:
     effective_after_ms: int
     supersedes: Hash | None
     lint: LintResult | None = None
+    sigstruct: bytes | None = None
 
     @property
     def measurement(self) -> Measurement:
@@ -108,8 +113,12 @@ class Release:
 
     def to_json(self) -> jcs.Json:
         """The predicate."""
-        lint = {} if self.lint is None else {"lint": self.lint.to_json()}
-        return lint | {
+        optional: dict[str, jcs.Json] = {}
+        if self.lint is not None:
+            optional["lint"] = self.lint.to_json()
+        if self.sigstruct is not None:
+            optional["sigstruct"] = strict.base64_text(self.sigstruct)
+        return optional | {
             "advisories": list(self.advisories),
             "attributes_flags": f"{self.attributes_flags:016x}",
             "debug_enclave": False,
@@ -360,7 +369,7 @@ _RELEASE_KEYS = (
 
 
 def _parse_release(value: jcs.Json) -> Release:
-    fields = jcs.Fields(value, what="release", required=_RELEASE_KEYS, optional=("lint",))
+    fields = jcs.Fields(value, what="release", required=_RELEASE_KEYS, optional=("lint", "sigstruct"))
     source = fields.fields("source", required=("commit", "sha256"))
     flags = int.from_bytes(fields.hex("attributes_flags", length=8), "big")
     if fields.boolean("debug_enclave") or flags & 0x2:
@@ -385,12 +394,34 @@ def _parse_release(value: jcs.Json) -> Release:
         effective_after_ms=fields.integer("effective_after"),
         supersedes=None if supersedes is None else Hash(supersedes),
         lint=parse_lint(fields.value("lint"), what="release.lint") if fields.has("lint") else None,
+        sigstruct=fields.base64("sigstruct", length=SIGSTRUCT_SIZE) if fields.has("sigstruct") else None,
     )
     if (release.mr_signer is None) != (release.sigstruct_sha256 is None):
         raise MalformedError("release: mr_signer and sigstruct_sha256 are both null or both set")
     if release.valid_until_ms is not None and release.valid_until_ms <= release.valid_from_ms:
         raise MalformedError("release: it ends before it begins")
+    if release.sigstruct is not None:
+        _check_sigstruct(release, release.sigstruct)
     return release
+
+
+def _check_sigstruct(release: Release, data: bytes) -> None:
+    """The whole SIGSTRUCT is genuine, and says what the release says."""
+    try:
+        signed = verify_sigstruct(data)
+    except UntrustedError as error:
+        raise MalformedError(f"release: {error}", code="sigstruct-mismatch") from error
+    body = signed.body
+    found = (body.mr_enclave, signed.mr_signer, body.isv_prod_id, body.isv_svn, body.attribute_flags)
+    said = (
+        release.digests.mr_enclave,
+        release.mr_signer,
+        release.isv_prod_id,
+        release.isv_svn,
+        release.attributes_flags,
+    )
+    if found != said or hashlib.sha256(data).digest() != release.sigstruct_sha256:
+        raise MalformedError("release: its SIGSTRUCT says something else", code="sigstruct-mismatch")
 
 
 def _parse_version(fields: jcs.Fields) -> str:

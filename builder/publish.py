@@ -82,13 +82,13 @@ def release_of(built: BuildResult, terms: ReleaseTerms) -> Release:
         LogError: the linter refuses the manifest.
         OSError: the manifest, or the SIGSTRUCT of a signed build, cannot be read.
     """
-    record = built.record
+    record, sigstruct = built.record, _sigstruct(built)
     return Release(
         product=record.product,
         release=record.release,
         digests=digests_of(record),
         mr_signer=record.mr_signer,
-        sigstruct_sha256=_sigstruct_sha256(built),
+        sigstruct_sha256=None if sigstruct is None else hashlib.sha256(sigstruct).digest(),
         isv_prod_id=record.isv_prod_id,
         isv_svn=record.isv_svn,
         attributes_flags=record.attribute_flags,
@@ -102,6 +102,7 @@ def release_of(built: BuildResult, terms: ReleaseTerms) -> Release:
         effective_after_ms=terms.effective_after_ms,
         supersedes=terms.supersedes,
         lint=require_clean(lint(built.manifest.read_bytes(), record.allow)),
+        sigstruct=sigstruct,
     )
 
 
@@ -268,18 +269,18 @@ def _submit(log: LogClient, leaf: bytes, pending: Path) -> Submitted:
         ) from error
 
 
-def _sigstruct_sha256(built: BuildResult) -> bytes | None:
+def _sigstruct(built: BuildResult) -> bytes | None:
     if built.record.mr_signer is None:
         return None
-    return hashlib.sha256((built.out / file_names(built.record.name).sigstruct).read_bytes()).digest()
+    return (built.out / file_names(built.record.name).sigstruct).read_bytes()
 
 
 def _require_same_build(leaf: bytes, built: BuildResult) -> None:
     parsed = entry.parse_entry(leaf)
     if isinstance(parsed, Attestation):
         said = statement.parse_statement(parsed.envelope.payload).predicate
-        found = (digests_of(built.record), _sigstruct_sha256(built))
-        if isinstance(said, Release) and (said.digests, said.sigstruct_sha256) == found:
+        found = (digests_of(built.record), _sigstruct(built))
+        if isinstance(said, Release) and (said.digests, said.sigstruct) == found:
             return
     raise UntrustedError(
         "an interrupted publication of another build waits beside the release file; remove it or finish it",

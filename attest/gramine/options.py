@@ -13,6 +13,9 @@ from typing import Any
 from assay.tlog import strict
 from assay.tlog.errors import MalformedError
 
+_MAX_KEY_DOTS = 256
+_STRING = re.compile(r'"(?:\\.|[^"\\])*"|' + r"'[^']*'")
+
 MAX_MANIFEST_SIZE = 16 << 20
 MAX_THREADS = 4096
 MAX_ENCLAVE_SIZE = 1 << 40
@@ -50,12 +53,23 @@ def parse_manifest(data: bytes) -> dict[str, Any]:
     if b"\0" in data:
         raise MalformedError("manifest: a NUL byte")
     text = strict.utf8_text(data, what="manifest")
+    _require_short_keys(text)
     try:
         table = tomllib.loads(text)
         _check_types(table, what="manifest")
     except (ValueError, RecursionError) as error:
         raise MalformedError(f"manifest: not TOML ({error})") from error
     return table
+
+
+def _require_short_keys(text: str) -> None:
+    """Refuse dotted keys of very many parts, for which the parser takes the square of their number.
+
+    A dot outside of a string separates the parts of a key; no line of a manifest has more than a few.
+    """
+    for line in text.splitlines():
+        if line.count(".") > _MAX_KEY_DOTS and _STRING.sub("", line).count(".") > _MAX_KEY_DOTS:
+            raise MalformedError(f"manifest: a line with keys of more than {_MAX_KEY_DOTS} parts")
 
 
 def parse_options(manifest: bytes) -> EnclaveOptions:

@@ -1,12 +1,15 @@
 """Statements: each predicate has one reader; every member missing, unknown or of another type is refused."""
 
+import base64
 import copy
+import hashlib
 import json
 from dataclasses import replace
 
 import pytest
 
 from assay.attest import jcs, statement
+from assay.attest.gramine.sigstruct import SignedBody, sign_sigstruct
 from assay.attest.measurement import Measurement, Tee
 from assay.attest.statement import (
     Statement,
@@ -411,3 +414,80 @@ def test_the_longest_account_of_what_differs_fits_into_a_statement(make):
     other = make.digests(tree_sha256=bytes(32))
     said = make.rebuild(**DIFFERENT, observed=other, differences=("x" * 512,) * 32, log_tail="\\" * 8192)
     assert make.statement(said).payload()
+
+
+@pytest.fixture
+def signed_release(make, signing_key):
+    """A release that carries its whole SIGSTRUCT; what it says of it can be changed."""
+
+    def release(*, body=None, **changes):
+        said = SignedBody(
+            **{
+                "mr_enclave": make.MR_ENCLAVE,
+                "isv_prod_id": 7,
+                "isv_svn": 3,
+                "attribute_flags": 4,
+                "attribute_xfrms": 3,
+                "attribute_xfrm_mask": 0xFFFFFFFFFFF9FF1B,
+                "misc_select": 0,
+                "date": "0000-00-00",
+            }
+            | (body or {})
+        )
+        sigstruct = sign_sigstruct(said, signing_key)
+        data = sigstruct.to_bytes()
+        usual = {
+            "mr_signer": sigstruct.mr_signer,
+            "sigstruct": data,
+            "sigstruct_sha256": hashlib.sha256(data).digest(),
+        }
+        return make.release(**usual | changes)
+
+    return release
+
+
+def test_a_release_may_carry_its_whole_sigstruct(make, signed_release):
+    release = signed_release()
+    said = make.statement(release)
+    assert parse_statement(said.payload()).predicate == release
+    predicate = json.loads(said.payload())["predicate"]
+    assert len(base64.b64decode(predicate["sigstruct"])) == 1808
+
+
+@pytest.mark.parametrize(
+    ("body", "changes"),
+    [
+        ({"mr_enclave": bytes(32)}, {}),
+        ({"isv_prod_id": 8}, {}),
+        ({"isv_svn": 2}, {}),
+        ({"attribute_flags": 0x24}, {}),
+        ({"attribute_flags": 6}, {}),
+        ({}, {"mr_signer": bytes(32)}),
+        ({}, {"sigstruct_sha256": bytes(32)}),
+    ],
+)
+def test_a_sigstruct_that_says_something_else_is_refused(make, signed_release, body, changes):
+    with pytest.raises(MalformedError) as caught:
+        make.statement(signed_release(body=body, **changes)).payload()
+    assert caught.value.code == "sigstruct-mismatch"
+
+
+@pytest.mark.parametrize("position", [0, 128, 516, 900, 960, 1040, 1424, 1807])
+def test_a_sigstruct_that_does_not_verify_is_refused(make, signed_release, position):
+    data = bytearray(signed_release().sigstruct)
+    data[position] ^= 1
+    sha256 = hashlib.sha256(data).digest()
+    with pytest.raises(MalformedError):
+        make.statement(signed_release(sigstruct=bytes(data), sigstruct_sha256=sha256)).payload()
+
+
+def test_a_sigstruct_without_its_hash_or_of_another_size_is_refused(make, signed_release):
+    whole = signed_release().sigstruct
+    for changes in (
+        {"sigstruct": whole[:-1]},
+        {"sigstruct": whole + b"\0"},
+        {"sigstruct": b""},
+        {"mr_signer": None, "sigstruct_sha256": None},
+    ):
+        with pytest.raises(MalformedError):
+            make.statement(signed_release(**changes)).payload()

@@ -194,3 +194,26 @@ def test_a_damaged_sigstruct_is_refused_or_its_own_spelling(tiny, splices):
 def test_any_bytes_are_refused_as_a_sigstruct(data):
     with pytest.raises(MalformedError):
         verify_sigstruct(data)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        ".".join("a" * 100_000) + " = 1\n",
+        "[" + ".".join("a" * 100_000) + "]\n",
+        "x = { " + " . ".join(["'a'"] * 50_000) + " = 1 }\n",
+        (".".join("a" * 400) + " = 1\n") * 1000,
+    ],
+    ids=["key", "table", "inline", "many"],
+)
+def test_keys_of_very_many_parts_are_refused_before_they_are_parsed(text):
+    with pytest.raises(MalformedError, match="more than 256 parts"):  # the parser would take minutes, or die
+        parse_manifest(text.encode())
+
+
+def test_dots_inside_of_strings_are_no_parts_of_keys():
+    value = "." * 10_000
+    assert parse_manifest(f"a.b = \"{value}\"\n'c.d' = '{value}'\n".encode()) == {
+        "a": {"b": value},
+        "c.d": value,
+    }
