@@ -96,6 +96,9 @@ cosignature = Table(
     Column("name", String(255), nullable=False),
     Column("line", String, nullable=False),
     Column("time_s", BigInteger, nullable=False),
+    Column("first_line", String, nullable=True),
     PrimaryKeyConstraint("size", "name", "key_id"),
 )
-"""The newest cosignature of each witness key for a size."""
+"""The newest cosignature of each witness key for a size, and the first one if that is another.
+
+The newest shows that the log is alive; the first, that what the checkpoint covers was there so early."""

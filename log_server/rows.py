@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, select
+from sqlalchemy import Connection, bindparam, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from assay.log_server import models
@@ -69,10 +69,16 @@ def identity(connection: Connection) -> Identity | None:
 
 
 def keep_cosignature(connection: Connection, size: int, kept: StoredCosignature) -> None:
-    """Keep a cosignature, instead of an older one by the same key."""
+    """Keep a cosignature as the newest by its key; the first one by it stays."""
     table = models.cosignature
     same = (table.c.size == size) & (table.c.name == kept.name) & (table.c.key_id == kept.key_id)
-    connection.execute(table.delete().where(same))
+    again = {
+        "line": kept.line,
+        "time_s": kept.time_s,
+        "first_line": func.coalesce(table.c.first_line, table.c.line),
+    }
+    if connection.execute(table.update().where(same).values(again)).rowcount:
+        return
     values = {
         "size": size,
         "name": kept.name,

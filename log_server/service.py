@@ -22,7 +22,7 @@ from assay.log_server.publishing import Publications, Publisher
 from assay.log_server.roles import Role
 from assay.log_server.rows import StoredCheckpoint
 from assay.log_server.sequencer import Sequenced, Sequencer
-from assay.log_server.witnessing import WitnessClient, cosigned_note, verify_not_behind, witnesses_of
+from assay.log_server.witnessing import WitnessClient, first_cosigned_note, verify_not_behind, witnesses_of
 from assay.tlog import proof, strict, tlog_proof
 from assay.tlog.checkpoint import parse_signed_checkpoint, verify_checkpoint
 from assay.tlog.errors import LogError, MalformedError, UnavailableError, UntrustedError
@@ -261,7 +261,7 @@ class LogService:
             raise NotFoundError(f"entry {index} is not in the tree of size {checkpoint.size}")
         with self.store.hashes() as hashes:
             path = proof.prove_inclusion(index=index, size=checkpoint.size, reader=hashes)
-        note = cosigned_note(self.store, checkpoint)
+        note = first_cosigned_note(self.store, checkpoint)
         return tlog_proof.format_proof(TlogProof(index, tuple(path), note, None)).decode()
 
     def newest_for(self, index: int) -> StoredCheckpoint:

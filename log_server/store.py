@@ -164,6 +164,14 @@ class Store:
         with self._database.reading() as connection:
             return [StoredCosignature(*row) for row in connection.execute(query)]
 
+    def first_cosignatures(self, size: int) -> list[str]:
+        """The lines by which each key cosigned a checkpoint first, by name and key."""
+        table = models.cosignature
+        first = func.coalesce(table.c.first_line, table.c.line)
+        query = select(first).where(table.c.size == size).order_by(table.c.name, table.c.key_id)
+        with self._database.reading() as connection:
+            return list(connection.execute(query).scalars())
+
     def cosigned_size(self, name: str, key_id: bytes) -> int:
         """The largest size that a witness key has cosigned, as far as is kept; 0 for none."""
         table = models.cosignature

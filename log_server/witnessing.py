@@ -206,8 +206,16 @@ def _shown(client: WitnessClient, origin: str, log_keys: tuple[VerifierKey, ...]
 
 
 def cosigned_note(store: Store, checkpoint: StoredCheckpoint) -> bytes:
-    """The checkpoint's note with the cosignatures that are kept for it."""
-    lines = "".join(item.line for item in store.cosignatures(checkpoint.size))
-    data = checkpoint.note + lines.encode()
+    """The checkpoint's note with the newest cosignatures for it: that the log is alive, and shows this to them."""
+    return _with_lines(checkpoint, [item.line for item in store.cosignatures(checkpoint.size)])
+
+
+def first_cosigned_note(store: Store, checkpoint: StoredCheckpoint) -> bytes:
+    """The note with the first cosignatures for it: how early all that it covers was there."""
+    return _with_lines(checkpoint, store.first_cosignatures(checkpoint.size))
+
+
+def _with_lines(checkpoint: StoredCheckpoint, lines: Sequence[str]) -> bytes:
+    data = checkpoint.note + "".join(lines).encode()
     note.parse_note(data)  # what we serve must parse
     return data

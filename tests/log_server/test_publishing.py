@@ -10,6 +10,9 @@ from assay.log_server import config as configuration
 from assay.log_server.publishing import Publications, Publisher
 from assay.log_server.service import LogService
 from assay.log_server.witnessing import WitnessClient, witnesses_of
+from assay.tlog import tlog_proof
+from assay.tlog.checkpoint import parse_signed_checkpoint
+from assay.tlog.cosignature import verify_cosignature
 from assay.tlog.errors import LogError, UnavailableError
 from assay.tlog.policy import parse_policy, verify_cosigned_checkpoint
 
@@ -235,3 +238,32 @@ def test_whatever_witnesses_answer_nothing_below_the_quorum_is_published(make_lo
         verify_cosigned_checkpoint(stored.note + lines.encode(), service.policy)
     assert counted.sizes == sorted(counted.sizes)
     service._roles = []
+
+
+def cosigned_times(note, log):
+    """The times at which the witnesses of a note cosigned it, by key."""
+    signed = parse_signed_checkpoint(note)
+    return {
+        signer.verifier.key_id: verify_cosignature(signed.checkpoint, line, signer.verifier).time_s
+        for witness in log.witnesses
+        for signer in witness.signers
+        for line in signed.note.signatures
+        if line.is_by(signer.verifier)
+    }
+
+
+def test_a_checkpoint_shows_its_newest_cosignatures_and_a_proof_the_first(make_log, entry_maker):
+    log = make_log(witnesses=1)
+    log.file.write_text(log.file.read_text() + "recosign_interval_s = 1.0\n")
+    log.open()
+    client = log.client()
+    assert client.post("/api/v1/entries?wait=witnessed", data=entry_maker(0)).status_code == 201
+
+    def shown():
+        proof = tlog_proof.parse_proof(client.get("/api/v1/entries/0/proof").data)
+        return cosigned_times(proof.checkpoint, log), cosigned_times(client.get("/checkpoint").data, log)
+
+    first, _ = shown()
+    assert len(first) == 2
+    wait_until(lambda: min(shown()[1].values()) > max(first.values()))
+    assert shown()[0] == first
