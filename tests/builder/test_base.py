@@ -207,6 +207,17 @@ def test_another_package_file_is_refused_by_name(based, name):
     assert refusal.value.code == "base-package"
 
 
+def test_a_package_of_the_same_content_in_another_spelling_is_refused(based):
+    lock = load_recipe(based.recipe).base_lock
+    for locked in lock.packages:
+        data = bytearray(package_finder([based.pool])(locked))
+        assert base.open_package(locked, bytes(data)).name == locked.name
+        data[8 + 16] = ord("1")  # the first member's time, of which nobody reads anything
+        with pytest.raises(UntrustedError) as refusal:
+            base.open_package(locked, bytes(data))
+        assert refusal.value.code == "base-package"
+
+
 def test_one_byte_of_one_packaged_file_is_another_measurement(based, inputs, debs, snapshot_time):
     before = prepare(**arguments(based, inputs), find_package=only_gramine(based)).record.mr_enclave
     path = based.pool / "libdemo1_1.2-1_all.deb"
