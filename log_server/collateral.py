@@ -8,6 +8,7 @@ from pathlib import Path
 import structlog
 
 from assay.attest.quote.collateral import Collateral
+from assay.attest.quote.collateral_dates import unverified_dates
 from assay.attest.quote.issuance import verify_collateral_issued
 from assay.attest.roots import TrustedRoot
 from assay.fetch.collateral import CollateralProvider, CollateralWarning, PlatformFamily, ProvidedCollateral
@@ -15,6 +16,7 @@ from assay.fetch.collateral_cache import CacheTimes, CachingProvider
 from assay.fetch.collateral_folder import CollateralFolder
 from assay.fetch.patient import Patience
 from assay.fetch.pcs import IntelPcs, PcsPlaces, Update
+from assay.log_server import metrics
 from assay.log_server.config import PcsSection, RootSection
 
 _log = structlog.get_logger("collateral")
@@ -24,7 +26,7 @@ _MAX_REMEMBERED = 4096
 
 
 class WarningProvider:
-    """A provider whose warnings are written down, each again after six hours at the earliest."""
+    """A provider whose warnings are written down, each again after six hours at the earliest; its dates are a metric."""
 
     def __init__(self, source: CollateralProvider, *, root_name: str) -> None:
         self._source = source
@@ -35,6 +37,10 @@ class WarningProvider:
     def collateral(self, family: PlatformFamily, *, now_s: int) -> ProvidedCollateral:
         """As the source; see :class:`CollateralProvider`."""
         provided = self._source.collateral(family, now_s=now_s)
+        expires_s = unverified_dates(provided.collateral).expires_s
+        metrics.collateral_used(
+            self._root_name, tee=str(family.tee), fmspc=family.fmspc.hex(), expires_s=expires_s
+        )
         for warning in provided.warnings:
             if self._is_news(family, warning, now_s=now_s):
                 _log.warning(warning.code, root=self._root_name, detail=warning.text)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 
 from prometheus_client import REGISTRY as _IN_MEMORY
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest, multiprocess
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
@@ -33,6 +33,13 @@ _PUSHED_BACK = Counter("assay_log_pushed_back", "Submissions that found the queu
 _WITNESS_ANSWERS = Counter("assay_log_witness_answers", "Witnesses' answers", ["origin", "witness", "result"])
 _PUBLISH_SECONDS = Histogram(
     "assay_log_publish_seconds", "From signing a checkpoint to its quorum", ["origin"], buckets=_SECONDS
+)
+# The time only grows, so the newest of all workers is the greatest, also beside a dead one's file.
+_COLLATERAL_EXPIRES = Gauge(
+    "assay_collateral_expires_seconds",
+    "Unix time at which the first part of a platform family's collateral expires",
+    ["root", "tee", "fmspc"],
+    multiprocess_mode="max",
 )
 _REQUESTS = Counter("assay_http_requests", "HTTP requests", ["route", "method", "status"])
 _REQUEST_SECONDS = Histogram("assay_http_request_seconds", "HTTP requests", ["route"], buckets=_SECONDS)
@@ -100,6 +107,11 @@ class _Gauges(Collector):
         build = GaugeMetricFamily("assay_build_info", "The version that runs", labels=["version"])
         build.add_metric([version("assay-log")], 1)
         yield build
+
+
+def collateral_used(root: str, *, tee: str, fmspc: str, expires_s: int) -> None:
+    """Collateral that verified was given out; families are as many as platforms under the root have registered."""
+    _COLLATERAL_EXPIRES.labels(root, tee, fmspc).set(expires_s)
 
 
 def request_answered(route: str, method: str, status: int, seconds: float) -> None:

@@ -311,7 +311,9 @@ class Warning_:
         self.warnings = warnings
 
     def collateral(self, family, *, now_s):
-        return ProvidedCollateral(None, None, fetched_at_s=now_s, warnings=self.warnings)
+        return ProvidedCollateral(
+            PLATFORM.collateral(issued_s=NOW_S), None, fetched_at_s=now_s, warnings=self.warnings
+        )
 
 
 def told(provider, *times_s, family=FAMILY):
@@ -327,6 +329,15 @@ def test_the_same_warning_comes_again_after_six_hours(open_log):
     assert told(provider, NOW_S + 21_600) == 1
     assert told(provider, NOW_S + 21_600, family=PlatformFamily(Tee.TDX, FMSPC, PckCa.PLATFORM)) == 1
     assert told(provider, NOW_S) == 1, "a clock that was set back"
+
+
+def test_when_collateral_expires_is_a_metric(open_log, pcs):
+    log = open_log()
+    submit(log)
+    text = log.client().get("/metrics").text
+    (line,) = [each for each in text.splitlines() if each.startswith("assay_collateral_expires_seconds{")]
+    assert f'fmspc="{FMSPC.hex()}",root="simulated",tee="sgx"' in line
+    assert float(line.split()[-1]) == pcs.issued_s + 30 * 86_400
 
 
 # Configuration
