@@ -335,9 +335,9 @@ def test_when_collateral_expires_is_a_metric(open_log, pcs):
     log = open_log()
     submit(log)
     text = log.client().get("/metrics").text
-    (line,) = [each for each in text.splitlines() if each.startswith("assay_collateral_expires_seconds{")]
-    assert f'fmspc="{FMSPC.hex()}",root="simulated",tee="sgx"' in line
-    assert float(line.split()[-1]) == pcs.issued_s + 30 * 86_400
+    name = f'assay_collateral_expires_seconds{{fmspc="{FMSPC.hex()}",root="simulated",tee="sgx"}} '
+    (line,) = [each for each in text.splitlines() if each.startswith(name)]
+    assert float(line.removeprefix(name)) == pcs.issued_s + 30 * 86_400
 
 
 # Configuration
