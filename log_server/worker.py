@@ -1,11 +1,13 @@
 """A worker process: one or several logs with their threads, behind one application."""
 
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from assay.fetch.serving import end_with_parent
@@ -20,6 +22,10 @@ from assay.tlog.errors import LogError, MalformedError, UnavailableError
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
+
+_log = structlog.get_logger("worker")
+
+_STORAGE_POLL_S = 1.0
 
 CONFIG_VARIABLE = "ASSAY_LOG_CONFIG_FILES"
 """How the worker is told which configurations to read: paths with the separator of PATH between them."""
@@ -45,11 +51,28 @@ def open_logs(files: Sequence[Path]) -> "WSGIApplication":
     logs.configure(configs[0].logging)
     mounted = {}
     for file, config in zip(files, configs, strict=True):
-        log = open_log(file, config)
+        log = _open_when_there(file, config)
         log.start()
         tokens = TokenFile(file.parent / config.access.tokens)
         mounted[config.path_prefix] = Front(create_app(log, tokens=tokens), config=config, tokens=tokens)
     return mount(mounted)
+
+
+def _open_when_there(file: Path, config: Config) -> LogService:
+    """Open a log, and wait for its storage as long as it takes.
+
+    The server checked everything before its first worker. A worker that comes while the database is away, in place of
+    another or beside it, must not end in failure: workers that fail one after the other end the server.
+
+    Raises:
+        LogError: it must not run.
+    """
+    while True:
+        try:
+            return open_log(file, config)
+        except UnavailableError as error:
+            _log.warning("waiting for storage", origin=config.origin, reason=str(error))
+            time.sleep(_STORAGE_POLL_S)
 
 
 def read_configs(files: Sequence[Path]) -> list[Config]:

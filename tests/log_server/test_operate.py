@@ -15,7 +15,7 @@ from assay.log_server.front import Front, route_of
 from assay.log_server.limits import RateLimit, RateLimitedError, client_address
 from assay.log_server.service import now_ms
 from assay.log_server.tokens import TokenError, TokenFile
-from assay.tlog.errors import LogError, MalformedError
+from assay.tlog.errors import LogError, MalformedError, UnavailableError
 
 
 def front(log, **sections):
@@ -638,3 +638,29 @@ def test_a_fault_of_ours_says_nothing_of_itself(log, monkeypatch, entry_maker):
 def test_too_many_parameters_are_refused(log):
     query = "&".join(f"a{number}=1" for number in range(100))
     assert front(log).get(f"/checkpoint?{query}").json["code"] == "query"
+
+
+def test_a_worker_that_starts_while_storage_is_away_waits_for_it(make_log, monkeypatch):
+    log = make_log()
+    opened, waited = worker.open_log, []
+
+    def open_log(file, config):
+        if len(waited) < 3:
+            raise UnavailableError("the database is away", code="storage")
+        log.service = opened(file, config)  # which the fixture stops
+        return log.service
+
+    monkeypatch.setattr(worker, "open_log", open_log)
+    monkeypatch.setattr(worker.time, "sleep", waited.append)
+    client = Client(worker.open_logs([log.file]))
+    assert client.get("/livez").status_code == 200
+    assert len(waited) == 3
+
+
+def test_a_worker_whose_log_must_not_run_does_not_wait(make_log, monkeypatch):
+    log = make_log()
+    log.anchor.unlink()
+    monkeypatch.setattr(worker.time, "sleep", lambda seconds: pytest.fail("it waits"))
+    with pytest.raises(LogError) as refused:
+        worker.open_logs([log.file])
+    assert refused.value.code == "no-anchor"
