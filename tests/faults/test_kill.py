@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import importlib.util
+import itertools
 import json
 import os
 import random
@@ -264,7 +265,7 @@ def test_the_workers_do_not_outlive_a_killed_parent(server):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_server_that_is_asked_to_stop_in_the_middle_ends_by_itself_and_keeps_everything(server, number):
     acknowledged = {}
-    numbers = iter(range(10_000))
+    numbers = itertools.count()
     lock = threading.Lock()
 
     def submit_until_it_ends():
@@ -282,7 +283,8 @@ def test_a_server_that_is_asked_to_stop_in_the_middle_ends_by_itself_and_keeps_e
     time.sleep(0.5)
     children = server.workers()
     server.process.send_signal(number)
-    assert server.process.wait(timeout=30) == 0
+    # A worker that misses the signal, which granian may lose, goes on for 20 s and is killed then.
+    assert server.process.wait(timeout=60) == 0
     for thread in threads:
         thread.join()
     assert not any(is_alive(child) for child in children)
