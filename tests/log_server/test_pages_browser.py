@@ -73,7 +73,7 @@ def test_an_entry_is_reached_from_the_list_and_its_proof_downloads(address):
         page = browser.new_context(java_script_enabled=False).new_page()
         page.goto(address)
         page.get_by_role("link", name="provenance").first.click()
-        assert "/entry/" in page.url
+        page.wait_for_url("**/entry/*")  # and until it is loaded
         assert "which the witnesses cosigned" in page.content()
         with page.expect_download() as download:
             page.get_by_role("link", name="Download the .tlog-proof").click()
