@@ -12,6 +12,7 @@ from assay.fetch.pcs import INTEL_PCS_URL, INTEL_ROOT_CRL_URL
 from assay.log_server import config as configuration
 from assay.log_server import maintain_cli, migrations, operate_cli, run, worker
 from assay.log_server.anchor import open_anchor
+from assay.log_server.cli_options import FILE
 from assay.log_server.sequencer import initialise
 from assay.log_server.service import now_ms
 from assay.log_server.wiring import open_store
@@ -19,8 +20,6 @@ from assay.tlog.checkpoint import Checkpoint
 from assay.tlog.errors import MalformedError
 from assay.tlog.keys import KeyType, SignerKey, format_key_file
 from assay.tlog.merkle import EMPTY_ROOT
-
-_FILE = operate_cli.FILE
 
 
 @click.group()
@@ -48,8 +47,8 @@ def init(directory: Path, origin: str, listen: str, database: str, anchor: str |
     Checkpoint(origin, 0, EMPTY_ROOT)  # refuses what is no origin before anything is written
     serving.parse_address(listen)
     directory = directory.absolute()
-    if (directory / _FILE).exists():
-        raise MalformedError(f"{directory / _FILE}: there is a log already", code="exists")
+    if (directory / FILE).exists():
+        raise MalformedError(f"{directory / FILE}: there is a log already", code="exists")
     directory.mkdir(parents=True, exist_ok=True)
     kinds = (KeyType.ED25519, KeyType.COSIGNATURE_ML_DSA_44)
     signers = (SignerKey(origin, kinds[0], os.urandom(32)), SignerKey(origin, kinds[1], os.urandom(32)))
@@ -57,8 +56,8 @@ def init(directory: Path, origin: str, listen: str, database: str, anchor: str |
     with os.fdopen(descriptor, "w") as file:
         file.write(format_key_file(signers))
     place = anchor or f"../{directory.name}.anchor"
-    (directory / _FILE).write_text(_configuration(origin, listen, database=database, anchor=place))
-    config = configuration.load(directory / _FILE)
+    (directory / FILE).write_text(_configuration(origin, listen, database=database, anchor=place))
+    config = configuration.load(directory / FILE)
     store = open_store(config, folder=directory)
     migrations.upgrade(store.engine)
     initialise(
@@ -93,7 +92,7 @@ def serve(
     directories: tuple[Path, ...], files: tuple[Path, ...], listen: str | None, workers: int | None
 ) -> None:
     """Serve logs until stopped; a log whose origin is host/path is found under /path."""
-    paths = [file.absolute() for file in (*(folder / _FILE for folder in directories), *files)]
+    paths = [file.absolute() for file in (*(folder / FILE for folder in directories), *files)]
     if not paths:
         raise click.UsageError("give --dir or --config")
     for path in paths:

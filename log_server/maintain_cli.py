@@ -14,10 +14,10 @@ from assay.fetch.tiles import HttpTileSource
 from assay.log_server import config as configuration
 from assay.log_server import fsck as checking
 from assay.log_server import recover as recovering
+from assay.log_server.cli_options import DIR, FILE, JSON
 from assay.log_server.copies import CopySource, open_target
 from assay.log_server.export import Exporter
 from assay.log_server.fsck import Fault, Findings, Source
-from assay.log_server.operate_cli import FILE
 from assay.log_server.service import now_ms
 from assay.log_server.store import Store
 from assay.log_server.store_source import IndexCheck, StoreSource, check_checkpoints
@@ -28,20 +28,11 @@ from assay.tlog.policy import Policy, parse_policy
 
 _TIMEOUT_S = 30.0
 
-_DIR = click.option(
-    "--dir",
-    "directory",
-    required=True,
-    type=click.Path(path_type=Path, file_okay=False, exists=True),
-    help="The log's directory, with its log.toml.",
-)
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-
 
 @click.command()
 @click.argument("target")
-@_DIR
-@_JSON
+@DIR
+@JSON
 def export(target: str, directory: Path, as_json: bool) -> None:
     """Bring the copy TARGET (a folder or s3://BUCKET/PREFIX) to the newest published checkpoint, once."""
     config = configuration.load(directory / FILE)
@@ -63,7 +54,7 @@ def export(target: str, directory: Path, as_json: bool) -> None:
 @click.option(
     "--policy", type=click.Path(path_type=Path, dir_okay=False), help="A tlog-policy with the log's keys."
 )
-@_JSON
+@JSON
 def fsck(log: str, vkeys: tuple[str, ...], policy: Path | None, as_json: bool) -> int:
     """Check a whole log from its entries up: over HTTP, from a copy, or from its own directory.
 
@@ -98,8 +89,8 @@ def _check_own(store: Store, keys: tuple[VerifierKey, ...], progress: Callable[[
 @click.option(
     "--from", "copy", metavar="TILES", required=True, help="A copy of the log: a folder, s3://... or a URL."
 )
-@_DIR
-@_JSON
+@DIR
+@JSON
 def recover(copy: str, directory: Path, as_json: bool) -> None:
     """Make the database of the log in DIR anew from a copy of its tiles, and prove that it is the same tree.
 

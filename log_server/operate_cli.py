@@ -8,25 +8,15 @@ import click
 
 from assay.log_server import config as configuration
 from assay.log_server import worker
+from assay.log_server.cli_options import DIR, FILE, JSON
 from assay.log_server.service import now_ms
 from assay.log_server.tokens import TokenFile
 from assay.log_server.wiring import open_store
 
-FILE = "log.toml"
-
-_DIR = click.option(
-    "--dir",
-    "directory",
-    required=True,
-    type=click.Path(path_type=Path, file_okay=False, exists=True),
-    help="The log's directory.",
-)
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-
 
 @click.command()
-@_DIR
-@_JSON
+@DIR
+@JSON
 def check(directory: Path, as_json: bool) -> None:
     """Check all that a start checks: configuration, keys, database, anchor, witnesses. Nothing is changed."""
     file = directory.absolute() / FILE
@@ -41,8 +31,8 @@ def check(directory: Path, as_json: bool) -> None:
 
 
 @click.command()
-@_DIR
-@_JSON
+@DIR
+@JSON
 def freeze(directory: Path, as_json: bool) -> None:
     """Take no more entries, for good. Running servers notice at once; reads go on."""
     config = configuration.load(directory / FILE)
@@ -63,8 +53,8 @@ def token() -> None:
 
 @token.command()
 @click.argument("name")
-@_DIR
-@_JSON
+@DIR
+@JSON
 def new(name: str, directory: Path, as_json: bool) -> None:
     """Make a token and print it: it is shown this once and kept nowhere."""
     text = _tokens(directory).create(name, now_ms=now_ms())
@@ -72,8 +62,8 @@ def new(name: str, directory: Path, as_json: bool) -> None:
 
 
 @token.command(name="list")
-@_DIR
-@_JSON
+@DIR
+@JSON
 def list_tokens(directory: Path, as_json: bool) -> None:
     """The tokens' names and when they were made."""
     tokens = _tokens(directory).tokens()
@@ -86,8 +76,8 @@ def list_tokens(directory: Path, as_json: bool) -> None:
 
 @token.command()
 @click.argument("name")
-@_DIR
-@_JSON
+@DIR
+@JSON
 def revoke(name: str, directory: Path, as_json: bool) -> None:
     """Remove a token. Running servers notice at once."""
     _tokens(directory).revoke(name)

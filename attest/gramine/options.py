@@ -14,6 +14,7 @@ from assay.tlog import strict
 from assay.tlog.errors import MalformedError
 
 _MAX_KEY_DOTS = 256
+"""Parts of a key, or of all keys of a line; real ones have at most five."""
 _STRING = re.compile(r'"(?:\\.|[^"\\])*"|' + r"'[^']*'")
 
 MAX_MANIFEST_SIZE = 16 << 20
@@ -22,10 +23,8 @@ MAX_ENCLAVE_SIZE = 1 << 40
 """The loader maps its debug information at 1 TiB, so an enclave ends there at the latest."""
 
 _SIZE = re.compile(r"([1-9][0-9]{0,18})([KMG]?)")
-_MIN_INTEGER, _MAX_INTEGER = (
-    -(2**63),
-    2**63 - 1,
-)  # TOML 1.0 promises no more, and the enclave's parser has no more
+_MIN_INTEGER, _MAX_INTEGER = -(2**63), 2**63 - 1
+"""TOML 1.0 promises no more, and the enclave's parser has no more."""
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 

@@ -9,7 +9,7 @@ the caller, who knows the claims.
 import hashlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import NamedTuple
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -137,6 +137,22 @@ class VerifiedTdxQuote(VerifiedQuote):
         return self.body.report.report_data
 
 
+class _Common(NamedTuple):
+    """The members of :class:`VerifiedQuote`, in their order."""
+
+    platform: Platform
+    root_name: str
+    tcb_status: TcbStatus
+    advisories: tuple[str, ...]
+    evaluation_number: int
+    fmspc: bytes
+    ppid_sha256: str
+    evidence_id: str
+    collateral_id: str
+    valid_from_s: int
+    valid_until_s: int
+
+
 def verify_quote(
     quote: bytes, collateral: Collateral, *, root: TrustedRoot, now_s: int
 ) -> VerifiedSgxQuote | VerifiedTdxQuote:
@@ -183,7 +199,7 @@ def _verify_sgx(
 ) -> VerifiedSgxQuote:
     common = _verify_platform(quote, parsed, collateral, root=root, now_s=now_s)
     require_no_debug(parsed)
-    return VerifiedSgxQuote(**common, report=parsed.body)
+    return VerifiedSgxQuote(*common, parsed.body)
 
 
 def _verify_tdx(
@@ -192,7 +208,7 @@ def _verify_tdx(
     common = _verify_platform(quote, parsed, collateral, root=root, now_s=now_s)
     require_no_debug(parsed)
     _require_td_alone(parsed.body)
-    return VerifiedTdxQuote(**common, body=parsed.body)
+    return VerifiedTdxQuote(*common, parsed.body)
 
 
 def require_no_debug(quote: Quote) -> None:
@@ -208,8 +224,8 @@ def require_no_debug(quote: Quote) -> None:
 
 def _verify_platform(
     quote: bytes, parsed: Quote, collateral: Collateral, *, root: TrustedRoot, now_s: int
-) -> dict[str, Any]:
-    """All that is the same for every TEE: the members of :class:`VerifiedQuote`."""
+) -> _Common:
+    """All that is the same for every TEE."""
     tcb_chain = _issuer_chain(collateral.tcb_info_issuer_chain, what="TCB info")
     qe_chain = _issuer_chain(collateral.qe_identity_issuer_chain, what="QE identity")
     seen = replace(collateral, tcb_info_issuer_chain=_pem(tcb_chain), qe_identity_issuer_chain=_pem(qe_chain))
@@ -219,19 +235,19 @@ def _verify_platform(
     _require_crls_issued(collateral, now_s=now_s)
     _require_platform(parsed, collateral, claims)
     _require_pure_binding(parsed)
-    return {
-        "platform": root.platform,
-        "root_name": root.name,
-        "tcb_status": _status(claims.tcb_status),
-        "advisories": claims.advisories,
-        "evaluation_number": claims.evaluation_number,
-        "fmspc": claims.fmspc,
-        "ppid_sha256": hashlib.sha256(claims.ppid).hexdigest(),
-        "evidence_id": parsed.evidence_id,
-        "collateral_id": collateral.collateral_id,
-        "valid_from_s": claims.latest_issue_s,
-        "valid_until_s": claims.earliest_expiration_s,
-    }
+    return _Common(
+        platform=root.platform,
+        root_name=root.name,
+        tcb_status=_status(claims.tcb_status),
+        advisories=claims.advisories,
+        evaluation_number=claims.evaluation_number,
+        fmspc=claims.fmspc,
+        ppid_sha256=hashlib.sha256(claims.ppid).hexdigest(),
+        evidence_id=parsed.evidence_id,
+        collateral_id=collateral.collateral_id,
+        valid_from_s=claims.latest_issue_s,
+        valid_until_s=claims.earliest_expiration_s,
+    )
 
 
 def _require_pure_binding(quote: Quote) -> None:
